@@ -1,0 +1,36 @@
+"""Quatrain fine-tunes large language models in four bits (QLoRA).
+
+Everything that a user needs is an attribute of this package. Each name is imported when it is first touched, so that
+``import quatrain`` costs little beyond torch's own import and never loads triton, CUDA or transformers.
+"""
+
+from importlib import import_module
+
+_HOME = {
+    "DataConfig": "quatrain.data",
+    "LoraConfig": "quatrain.adapters",
+    "QuantizedLinear": "quatrain.quantization",
+    "QuantizedTensor": "quatrain.quantization",
+    "RunConfig": "quatrain.training",
+    "attach_lora": "quatrain.adapters",
+    "load_adapter": "quatrain.adapters",
+    "load_model": "quatrain.models",
+    "model_summary": "quatrain.models",
+    "quantize_4bit": "quatrain.quantization",
+    "save_adapter": "quatrain.adapters",
+    "save_quantized": "quatrain.models",
+    "train": "quatrain.training",
+}
+
+__all__ = sorted(_HOME)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'quatrain' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

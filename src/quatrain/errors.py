@@ -1,0 +1,38 @@
+"""Every error that Quatrain raises on purpose.
+
+An error says rule, value, remedy: what must hold, what was found, what to do. Each class also inherits the standard
+exception that a caller who doesn't know Quatrain would expect, so ``except ValueError`` keeps working. The command line
+prints these as one message and exits with 1 (2 for :class:`ConfigError`); anything else is a bug and shows a traceback.
+"""
+
+
+class QuatrainError(Exception):
+    """Base of all errors that Quatrain raises on purpose."""
+
+
+class ConfigError(QuatrainError, ValueError):
+    """A setting is unknown, of the wrong type, out of range, or contradicts another."""
+
+
+class QuantizationError(QuatrainError, ValueError):
+    """A tensor can't be quantized, or quantized data isn't consistent."""
+
+
+class ModelError(QuatrainError, ValueError):
+    """A base model can't be found, read or understood."""
+
+
+class AdapterError(QuatrainError, ValueError):
+    """An adapter can't be attached, read, or doesn't fit its base."""
+
+
+class DataError(QuatrainError, ValueError):
+    """Training or evaluation data can't be read or used."""
+
+
+class CheckpointError(QuatrainError, OSError):
+    """A checkpoint or run folder can't be written, read or trusted."""
+
+
+class DeviceError(QuatrainError, RuntimeError):
+    """The hardware that was asked for isn't there or can't do what was asked."""

@@ -1,0 +1,22 @@
+"""What the machine is and what it has left: the only place that probes hardware.
+
+Every other room takes a ``torch.device`` and a ``torch.dtype`` as given, so that a plan or a test can pretend to run
+on any machine. ``choose`` picks those two, ``memory`` reads how much is used and free, and ``facts`` lists everything
+that ``quatrain doctor`` prints.
+"""
+
+from quatrain.device.choose import compute_dtype, has_fast_bfloat16, pick
+from quatrain.device.facts import Fact, describe
+from quatrain.device.memory import MemoryUse, free_memory, memory_in_use, reset_peak
+
+__all__ = [
+    "Fact",
+    "MemoryUse",
+    "compute_dtype",
+    "describe",
+    "free_memory",
+    "has_fast_bfloat16",
+    "memory_in_use",
+    "pick",
+    "reset_peak",
+]

@@ -1,0 +1,112 @@
+"""The LoRA layer: one class around any linear that can run forward, whatever its weight's storage.
+
+Masters A and B are float32, because an optimizer step is often smaller than half a unit in the last place of bfloat16.
+They are cast to the dtype of the activations for the products. The two thin products and the addition form one autograd
+function, so that backward keeps x and x·Aᵀ only, and the base's output is updated in place instead of copied.
+
+Source: Hu et al. 2021 (arXiv 2106.09685); scale of rank-stabilized LoRA: Kalajdzievski 2023 (arXiv 2312.03732).
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class _AddLowRank(torch.autograd.Function):
+    """y_TO + scale · (x_TI Aᵀ) Bᵀ, written into y. T tokens, I inputs, O outputs, R rank."""
+
+    @staticmethod
+    def forward(ctx, y: Tensor, x: Tensor, a_RI: Tensor, b_OR: Tensor, scale: float) -> Tensor:
+        x_TI = x.reshape(-1, x.shape[-1])
+        a_RI, b_OR = a_RI.to(x.dtype), b_OR.to(x.dtype)
+        h_TR = x_TI @ a_RI.T
+        y.view(-1, y.shape[-1]).addmm_(h_TR, b_OR.T, alpha=scale)
+        ctx.mark_dirty(y)
+        ctx.save_for_backward(x_TI, h_TR, a_RI, b_OR)
+        ctx.scale = scale
+        return y
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor):
+        (dy,) = grads
+        x_TI, h_TR, a_RI, b_OR = ctx.saved_tensors
+        dy_TO = dy.reshape(-1, dy.shape[-1])
+        dh_TR = (dy_TO @ b_OR) * ctx.scale
+        dx = (dh_TR @ a_RI).view(*dy.shape[:-1], -1) if ctx.needs_input_grad[1] else None
+        da_RI = (dh_TR.T @ x_TI).float()
+        db_OR = (dy_TO.T @ h_TR).float().mul_(ctx.scale)
+        return dy, dx, da_RI, db_OR, None
+
+
+def linear_features(linear: nn.Module) -> tuple[int, int]:
+    """(inputs, outputs) of a linear layer; GPT-2's ``Conv1D`` keeps them as ``nx`` and ``nf``."""
+    if hasattr(linear, "in_features"):
+        return int(linear.in_features), int(linear.out_features)
+    return int(linear.nx), int(linear.nf)
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    for tensor in (*module.parameters(), *module.buffers()):
+        return tensor.device
+    raise TypeError(f"{type(module).__name__} holds no tensor")
+
+
+class LoraLinear(nn.Module):
+    """A frozen linear with a trained low-rank update beside it.
+
+    Args:
+        base_layer: the linear to wrap: ``QuantizedLinear``, ``nn.Linear`` or GPT-2's ``Conv1D``.
+        r: rank.
+        lora_alpha: numerator of the scale.
+        lora_dropout: probability of dropping an element of the update's input while training.
+        use_rslora: divide by √r instead of r.
+        generator: CPU generator that draws A, so that one seed gives the same adapter on every device.
+
+    ``lora_A`` [r, in] starts as PEFT's does (Kaiming uniform with a = √5), ``lora_B`` [out, r] at zero: the adapted
+    layer computes exactly what its base computes until the first update.
+    """
+
+    def __init__(
+        self,
+        base_layer: nn.Module,
+        *,
+        r: int,
+        lora_alpha: float,
+        lora_dropout: float = 0.0,
+        use_rslora: bool = False,
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__()
+        self.in_features, self.out_features = linear_features(base_layer)
+        self.base_layer = base_layer
+        self.r, self.lora_alpha, self.lora_dropout, self.use_rslora = r, lora_alpha, lora_dropout, use_rslora
+        bound = 1 / math.sqrt(self.in_features)
+        a_RI = torch.empty(r, self.in_features).uniform_(-bound, bound, generator=generator)
+        device = _device_of(base_layer)
+        self.lora_A = nn.Parameter(a_RI.to(device))
+        self.lora_B = nn.Parameter(torch.zeros(self.out_features, r, device=device))
+
+    @property
+    def scaling(self) -> float:
+        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen base's weight [out, in], in the base's compute dtype, without the update."""
+        return self.base_layer.weight  # pyright: ignore[reportReturnType]
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.base_layer.bias  # pyright: ignore[reportReturnType]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.base_layer(x)
+        x = x.to(y.dtype)
+        if self.training and self.lora_dropout:
+            x = F.dropout(x, self.lora_dropout)
+        return _AddLowRank.apply(y, x, self.lora_A, self.lora_B, self.scaling)  # pyright: ignore
+
+    def extra_repr(self) -> str:
+        return f"r={self.r}, lora_alpha={self.lora_alpha}, lora_dropout={self.lora_dropout}, scaling={self.scaling:g}"

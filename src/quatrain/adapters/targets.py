@@ -1,0 +1,108 @@
+"""Which linears carry an adapter: PEFT's rules for `target_modules`, and their inverse for saving."""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from torch import nn
+
+from quatrain.adapters.config import LoraConfig, parse_layers
+from quatrain.adapters.lora import LoraLinear
+from quatrain.errors import AdapterError
+from quatrain.quantization import QuantizedLinear
+
+ALL_LINEAR = "all-linear"
+
+
+def adaptable_linears(model: nn.Module) -> dict[str, nn.Module]:
+    """Every linear of the model by name, without the output head; already adapted ones appear as their wrapper."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # pyright: ignore
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        inside_adapter = name.endswith(".base_layer")
+        if module is head or inside_adapter:
+            continue
+        # GPT-2's Conv1D is a linear with a transposed weight; transformers isn't imported on this floor.
+        if isinstance(module, (nn.Linear, QuantizedLinear, LoraLinear)) or type(module).__name__ == "Conv1D":
+            found[name] = module
+    return found
+
+
+def block_index(name: str) -> int | None:
+    """Index of the block that a module belongs to: the first number in its dotted name."""
+    return next((int(part) for part in name.split(".") if part.isdigit()), None)
+
+
+def _ends_with(name: str, ending: str) -> bool:
+    return name == ending or name.endswith(f".{ending}")
+
+
+def match_targets(names: Iterable[str], config: LoraConfig) -> list[str]:
+    """The names that `config` selects, in the model's order.
+
+    Raises:
+        AdapterError: a target (or the whole selection) matches nothing; the message lists what there is.
+    """
+    names = list(names)
+    targets = config.target_modules
+    if targets == ALL_LINEAR:
+        chosen = names
+    elif isinstance(targets, str):
+        pattern = _compiled(targets)
+        chosen = [name for name in names if pattern.fullmatch(name)]
+    else:
+        missing = [t for t in targets if not any(_ends_with(name, t) for name in names)]
+        if missing:
+            raise _no_match(missing, names)
+        chosen = [name for name in names if any(_ends_with(name, t) for t in targets)]
+    if not chosen:
+        raise _no_match([str(targets)], names)
+    return _within_layers(chosen, config)
+
+
+def _within_layers(chosen: list[str], config: LoraConfig) -> list[str]:
+    if config.layers_to_transform is None:
+        return chosen
+    wanted = set(parse_layers(config.layers_to_transform))
+    present = {index for name in chosen if (index := block_index(name)) is not None}
+    if absent := wanted - present:
+        reach = f"{min(present)}–{max(present)}" if present else "none"
+        raise AdapterError(
+            f"`layers_to_transform` names blocks that hold no selected linear: {sorted(absent)}. Blocks with one: {reach}"
+        )
+    return [name for name in chosen if block_index(name) in wanted]
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise AdapterError(f"`target_modules` is not a regular expression: {pattern!r} ({error})") from error
+
+
+def _no_match(targets: list[str], names: list[str]) -> AdapterError:
+    endings = list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in names))
+    near = [match for t in targets for match in difflib.get_close_matches(t, endings, n=1)]
+    hint = f" Did you mean {', '.join(near)}?" if near else ""
+    return AdapterError(
+        f"`target_modules` matched no layer: {targets}. This model's linears are {', '.join(endings) or 'none'}.{hint} "
+        f"Full names look like {names[0]!r}; 'all-linear' takes them all."
+        if names
+        else f"`target_modules` matched no layer: {targets}. This model has no linear that can carry an adapter."
+    )
+
+
+def describe_targets(adapted: Iterable[str], names: Iterable[str]) -> tuple[list[str], list[int] | None]:
+    """The shortest (`target_modules`, `layers_to_transform`) that selects exactly `adapted` among `names`.
+
+    Falls back to full module names, which PEFT accepts as well, when no combination of endings and blocks does.
+    """
+    adapted, names = set(adapted), list(names)
+    endings = sorted({name.rsplit(".", 1)[-1] for name in adapted})
+    same_ending = {name for name in names if any(_ends_with(name, e) for e in endings)}
+    if same_ending == adapted:
+        return endings, None
+    blocks = {block_index(name) for name in adapted}
+    if None not in blocks and {n for n in same_ending if block_index(n) in blocks} == adapted:
+        return endings, sorted(b for b in blocks if b is not None)
+    return sorted(adapted), None

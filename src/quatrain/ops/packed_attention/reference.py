@@ -1,0 +1,45 @@
+"""Packed attention in PyTorch: sample after sample. H query heads, G key/value heads, T tokens, S of one sample, D head."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def packed_attention(
+    q_HTD: Tensor,
+    k_GTD: Tensor,
+    v_GTD: Tensor,
+    lengths: tuple[int, ...],
+    *,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+) -> Tensor:
+    samples = zip(*(x.split(lengths, dim=1) for x in (q_HTD, k_GTD, v_GTD)), strict=True)
+    return torch.cat([_attend(*qkv, scale, window, softcap) for qkv in samples], dim=1)
+
+
+def _attend(q_HSD: Tensor, k_GSD: Tensor, v_GSD: Tensor, scale: float, window: int | None, softcap: float | None):
+    size = q_HSD.shape[1]
+    if softcap is not None:
+        return _attend_with_softcap(q_HSD, k_GSD, v_GSD, scale, window, softcap)
+    mask = None if window is None or window >= size else _visible(size, window, q_HSD.device)
+    grouped = k_GSD.shape[0] != q_HSD.shape[0]
+    q, k, v = (x.unsqueeze(0) for x in (q_HSD, k_GSD, v_GSD))
+    out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, scale=scale, enable_gqa=grouped)
+    return out.squeeze(0)
+
+
+def _attend_with_softcap(q_HSD: Tensor, k_GSD: Tensor, v_GSD: Tensor, scale: float, window: int | None, softcap: float):
+    group = q_HSD.shape[0] // k_GSD.shape[0]
+    k_HSD, v_HSD = k_GSD.repeat_interleave(group, 0), v_GSD.repeat_interleave(group, 0)
+    scores_HSS = softcap * torch.tanh(q_HSD @ k_HSD.transpose(1, 2) * (scale / softcap))
+    visible_SS = _visible(q_HSD.shape[1], window, q_HSD.device)
+    weights_HSS = scores_HSS.masked_fill(~visible_SS, float("-inf")).softmax(-1, dtype=torch.float32)
+    return weights_HSS.to(v_HSD.dtype) @ v_HSD
+
+
+def _visible(size: int, window: int | None, device: torch.device) -> Tensor:
+    """[S, S] bool: may the row's token look at the column's?"""
+    causal = torch.ones(size, size, dtype=torch.bool, device=device).tril()
+    return causal if window is None else causal.triu(1 - window)

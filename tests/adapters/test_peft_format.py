@@ -1,0 +1,134 @@
+"""PEFT loads what Quatrain saves, and the other way round, with the same logits."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from quatrain.adapters import LoraConfig, adapter_layers, adapter_parameters, attach_lora, load_adapter, save_adapter
+from quatrain.errors import AdapterError
+
+
+def base(folder):
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def randomize(model):
+    for parameter in adapter_parameters(model).values():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+@pytest.fixture
+def tokens():
+    return torch.randint(3, 500, (2, 17))
+
+
+CONFIGS = [
+    LoraConfig(),
+    LoraConfig(r=4, lora_alpha=7, use_rslora=True, target_modules=["q_proj", "down_proj"]),
+    LoraConfig(r=2, layers_to_transform=[1]),
+    LoraConfig(target_modules=r".*0\.self_attn\.[kv]_proj|.*1\.mlp\.up_proj"),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_peft_loads_ours(config, tiny_llama_dir, tmp_path, tokens):
+    from peft import PeftModel
+
+    ours = randomize(attach_lora(base(tiny_llama_dir), config)).eval()
+    save_adapter(ours, tmp_path, base_model_name_or_path=str(tiny_llama_dir))
+    theirs = PeftModel.from_pretrained(base(tiny_llama_dir), tmp_path)
+    adapted = {n.removeprefix("base_model.model.") for n, m in theirs.named_modules() if hasattr(m, "base_layer")}
+    assert adapted == set(adapter_layers(ours))
+    torch.testing.assert_close(ours(tokens).logits, theirs(tokens).logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("extra", [{}, {"use_rslora": True}, {"rank_pattern": {"q_proj": 3}, "alpha_pattern": {"v_proj": 2}}])
+def test_we_load_pefts(extra, tiny_llama_dir, tmp_path, tokens):
+    import peft
+
+    settings = {"r": 5, "lora_alpha": 9, "target_modules": ["q_proj", "v_proj", "gate_proj"], **extra}
+    theirs = peft.get_peft_model(
+        base(tiny_llama_dir), peft.LoraConfig(init_lora_weights=False, task_type="CAUSAL_LM", **settings)
+    ).eval()
+    theirs.save_pretrained(tmp_path)
+    ours = load_adapter(base(tiny_llama_dir), tmp_path)
+    torch.testing.assert_close(ours(tokens).logits, theirs(tokens).logits, rtol=1e-5, atol=1e-5)
+    assert not any(p.requires_grad for p in ours.parameters())
+
+
+def test_the_untrained_adapter_changes_no_logit(tiny_llama_dir, tokens):
+    model = base(tiny_llama_dir)
+    frozen = model(tokens).logits
+    assert torch.equal(attach_lora(model).eval()(tokens).logits, frozen)
+
+
+def test_an_attached_adapter_is_filled(tiny_llama_dir, tmp_path, tokens):
+    source = randomize(attach_lora(base(tiny_llama_dir), LoraConfig(r=4, lora_alpha=3))).eval()
+    save_adapter(source, tmp_path)
+    target = attach_lora(base(tiny_llama_dir), LoraConfig(r=4, lora_alpha=8), seed=9).eval()
+    load_adapter(target, tmp_path, trainable=True)
+    assert torch.equal(source(tokens).logits, target(tokens).logits)
+    assert all(p.requires_grad for p in adapter_parameters(target).values())
+    smaller = attach_lora(base(tiny_llama_dir), LoraConfig(target_modules=["q_proj"], r=4))
+    with pytest.raises(AdapterError, match="another adapter"):
+        load_adapter(smaller, tmp_path)
+
+
+@pytest.fixture
+def saved(tiny_llama_dir, tmp_path):
+    return save_adapter(attach_lora(base(tiny_llama_dir), LoraConfig(r=4)), tmp_path / "adapter")
+
+
+def edit_config(folder, **changes):
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_tensors(folder, change):
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+
+
+KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda f: (f / "adapter_config.json").unlink(), "no adapter_config.json"),
+        (lambda f: (f / "adapter_config.json").write_text("{"), "not JSON"),
+        (lambda f: edit_config(f, peft_type="IA3"), "IA3"),
+        (lambda f: edit_config(f, use_dora=True), "use_dora=True"),
+        (lambda f: edit_config(f, modules_to_save=["lm_head"]), "modules_to_save"),
+        (lambda f: edit_config(f, lora_alpha=None), "lora_alpha"),
+        (lambda f: (f / "adapter_model.safetensors").unlink(), "missing"),
+        (lambda f: (f / "adapter_model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}"), "damaged"),
+        (lambda f: edit_tensors(f, lambda t: t.pop(KEY)), "pairs"),
+        (lambda f: edit_tensors(f, lambda t: t.clear()), "empty"),
+        (lambda f: edit_tensors(f, lambda t: t.update({"odd": torch.zeros(1)})), "odd"),
+        (lambda f: edit_tensors(f, lambda t: t.update({KEY: torch.zeros(3, 64)})), "shapes"),
+        (lambda f: edit_tensors(f, lambda t: t[KEY].fill_(float("nan"))), "finite"),
+        (
+            lambda f: edit_tensors(f, lambda t: t.update({k.replace("q_proj", "w"): v for k, v in t.items()})),
+            "doesn't have",
+        ),
+    ],
+)
+def test_a_damaged_or_foreign_adapter_is_refused_and_the_model_stays_as_it_was(damage, words, saved, tiny_llama_dir):
+    damage(saved)
+    model = base(tiny_llama_dir)
+    with pytest.raises(AdapterError, match=words):
+        load_adapter(model, saved)
+    assert not adapter_layers(model)
+
+
+def test_saving_without_an_adapter_is_an_error(tiny_llama_dir, tmp_path):
+    with pytest.raises(AdapterError, match="no adapter"):
+        save_adapter(base(tiny_llama_dir), tmp_path)

@@ -11,6 +11,14 @@ CHATML = (
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device: `make test-gpu` on a machine with one"))
+
+
 def make_tokenizer(chat_template: str | None = CHATML):
     """A byte-level BPE tokenizer of about 500 tokens, trained on a few sentences, with ChatML's special tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

@@ -1,0 +1,97 @@
+"""The events file under crashes, resumes and damage."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quatrain.errors import CheckpointError
+from quatrain.runlog import CheckpointSaved, EventWriter, Noted, StepDone, read_events, truncate_after
+
+
+def step(number: int, loss: float = 1.0) -> StepDone:
+    return StepDone(
+        step=number,
+        loss=loss,
+        learning_rate=1e-4,
+        grad_norm=0.5,
+        tokens=512,
+        supervised_tokens=200,
+        seconds=0.5,
+        memory=10,
+        peak_memory=20,
+        epoch=0.1 * number,
+    )
+
+
+def write(path, *events):
+    with EventWriter(path) as writer:
+        for event in events:
+            writer.write(event)
+
+
+def test_a_reader_sees_each_event_at_once_and_sinks_get_it_too(tmp_path):
+    path, seen = tmp_path / "run" / "events.jsonl", []
+    with EventWriter(path, sinks=[seen.append]) as writer:
+        for event in (step(1), Noted(message="half way"), step(2)):
+            writer.write(event)
+            assert read_events(path)[-1] == event == seen[-1]
+    write(path, step(3))
+    assert [type(e).__name__ for e in read_events(path)] == ["StepDone", "Noted", "StepDone", "StepDone"]
+
+
+@settings(deadline=None)
+@given(cut=st.integers(min_value=1, max_value=10_000))
+def test_wherever_a_crash_cuts_the_file_the_complete_lines_are_read_and_continued(tmp_path_factory, cut: int):
+    path = tmp_path_factory.mktemp("torn") / "events.jsonl"
+    events = [step(1), Noted(message="line\u2028separator\n"), step(2)]
+    write(path, *events)
+    whole = path.read_bytes()
+    torn = whole[: cut % len(whole)]
+    path.write_bytes(torn)
+    survivors = events[: torn.count(b"\n")]
+    assert read_events(path) == survivors
+    continued = step(3)
+    write(path, continued)
+    assert read_events(path) == [*survivors, continued]
+
+
+def test_damage_before_the_end_names_the_line(tmp_path):
+    path = tmp_path / "events.jsonl"
+    write(path, step(1), step(2))
+    path.write_bytes(path.read_bytes().replace(b'{"kind"', b'{"ki\x00d"', 1))
+    with pytest.raises(CheckpointError, match="line 1"):
+        read_events(path)
+    path.write_bytes(b"\xff\xfe\n")
+    with pytest.raises(CheckpointError, match="line 1"):
+        truncate_after(path, 1)
+
+
+def test_a_missing_file_is_said_plainly(tmp_path):
+    with pytest.raises(CheckpointError, match=r"events\.jsonl isn't there"):
+        read_events(tmp_path / "events.jsonl")
+
+
+def test_a_file_that_cannot_grow_is_said_plainly(tmp_path):
+    resource = pytest.importorskip("resource", reason="only Unix limits a file's size")
+    path = tmp_path / "events.jsonl"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with EventWriter(path) as writer:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, hard))
+        try:
+            with pytest.raises(CheckpointError, match="can't be written"):
+                writer.write(step(1))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_resuming_forgets_later_steps_and_keeps_the_rest(tmp_path):
+    path = tmp_path / "events.jsonl"
+    saved = CheckpointSaved(step=2, path="checkpoints/step-000002", size=1, seconds=0.1)
+    kept = [step(1), step(2), saved, Noted(message="still known")]
+    write(path, *kept[:3], step(3, loss=float("nan")), kept[3])
+    with path.open("ab") as file:
+        file.write(b'{"kind": "Future", "step": 3}\n{"kind": "Future"}\n{"kind": "StepDone", "st')
+    truncate_after(path, 2)
+    assert read_events(path) == kept
+    assert path.read_bytes().endswith(b'{"kind": "Future"}\n')
+    assert [p.name for p in tmp_path.iterdir()] == ["events.jsonl"]

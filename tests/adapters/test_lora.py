@@ -59,8 +59,10 @@ def test_dropout_touches_the_update_only_while_training():
 
 
 def small_model() -> nn.Module:
-    block = {"q_proj": nn.Linear(8, 8), "v_proj": nn.Linear(8, 4), "norm": nn.LayerNorm(8)}
-    return nn.ModuleDict({"layers": nn.ModuleList(nn.ModuleDict(block) for _ in range(3)), "other": nn.Linear(8, 8)})
+    def block() -> nn.Module:
+        return nn.ModuleDict({"q_proj": nn.Linear(8, 8), "v_proj": nn.Linear(8, 4), "norm": nn.LayerNorm(8)})
+
+    return nn.ModuleDict({"layers": nn.ModuleList(block() for _ in range(3)), "other": nn.Linear(8, 8)})
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
         (lambda f: edit_tensors(f, lambda t: t.update({KEY: torch.zeros(3, 64)})), "shapes"),
         (lambda f: edit_tensors(f, lambda t: t[KEY].fill_(float("nan"))), "finite"),
         (
-            lambda f: edit_tensors(f, lambda t: t.update({k.replace("q_proj", "w"): v for k, v in t.items()})),
+            lambda f: edit_tensors(f, lambda t: t.update({k.replace("q_proj", "w"): v.clone() for k, v in t.items()})),
             "doesn't have",
         ),
     ],

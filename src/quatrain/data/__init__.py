@@ -1,0 +1,35 @@
+"""Training data: sources, chat rendering and loss masks, packing, a loader whose position can be saved.
+
+The way of a row: :mod:`sources` and :mod:`readers` read it, :mod:`formats` says what it is, :mod:`render` (with
+:mod:`template` and :mod:`spans`) makes it tokens with a flag on each that is learned, :mod:`prepare` fits and counts,
+:mod:`packing` groups samples, and :mod:`loader` hands out :mod:`batch`'s micro-batches.
+"""
+
+from quatrain.data.batch import IGNORED, MicroBatch
+from quatrain.data.config import DataConfig
+from quatrain.data.examples import Completion, Conversation, Example, Message, Text
+from quatrain.data.loader import Loader
+from quatrain.data.prepare import Prepared, load_examples, prepare
+from quatrain.data.render import Renderer, render_prompt
+from quatrain.data.samples import Sample, Samples
+from quatrain.data.summary import DataSummary
+
+__all__ = [
+    "IGNORED",
+    "Completion",
+    "Conversation",
+    "DataConfig",
+    "DataSummary",
+    "Example",
+    "Loader",
+    "Message",
+    "MicroBatch",
+    "Prepared",
+    "Renderer",
+    "Sample",
+    "Samples",
+    "Text",
+    "load_examples",
+    "prepare",
+    "render_prompt",
+]

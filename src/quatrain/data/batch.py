@@ -1,0 +1,97 @@
+"""The micro-batch: samples laid out as the model's tensors, packed into one row or padded into several.
+
+Shapes: B rows, T tokens of a row, S samples.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from quatrain.data.samples import Sample
+
+IGNORED = -100
+"""The target where nothing is learned; PyTorch's cross-entropy leaves it out by default."""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one forward pass gets.
+
+    ``targets`` are already shifted: ``targets[b, t]`` is the token to predict from position ``t``, or -100; they never
+    cross from one sample into the next. Padding is told by ``attention_mask`` and -100, never by a token id, because
+    the padding token of many tokenizers is the end-of-sequence token, which must be learned.
+    """
+
+    input_ids: Int[Tensor, "B T"]
+    targets: Int[Tensor, "B T"]
+    position_ids: Int[Tensor, "B T"]
+    cu_seqlens: Int[Tensor, " S+1"] | None
+    """int32; sample s of a packed row is the tokens ``[cu_seqlens[s], cu_seqlens[s + 1])``. None when padded."""
+    max_seqlen: int
+    """Tokens of the longest sample."""
+    attention_mask: Int[Tensor, "B T"] | None
+    """1 on tokens, 0 on padding. None when packed."""
+    num_tokens: int
+    """Tokens without padding."""
+    num_supervised: int
+    """Targets that aren't -100."""
+
+    def to(self, device: torch.device | str) -> "MicroBatch":
+        """The same micro-batch with its tensors on a device."""
+        moved = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in vars(self).items()}
+        return MicroBatch(**moved)
+
+
+def packed_batch(samples: Sequence[Sample]) -> MicroBatch:
+    """All samples one after the other in a single row, positions beginning again with each."""
+    lengths = torch.tensor([len(sample) for sample in samples])
+    input_ids = torch.cat([_ids(sample) for sample in samples])
+    targets = torch.cat([_targets(sample) for sample in samples])
+    return MicroBatch(
+        input_ids=input_ids[None],
+        targets=targets[None],
+        position_ids=torch.cat([torch.arange(len(sample)) for sample in samples])[None],
+        cu_seqlens=torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]).to(torch.int32),
+        max_seqlen=int(lengths.max()),
+        attention_mask=None,
+        num_tokens=len(input_ids),
+        num_supervised=int((targets != IGNORED).sum()),
+    )
+
+
+def padded_batch(samples: Sequence[Sample], pad_token_id: int) -> MicroBatch:
+    """One sample a row, padded on the right to the longest."""
+    longest = max(len(sample) for sample in samples)
+    shape = (len(samples), longest)
+    input_ids = torch.full(shape, pad_token_id)
+    targets = torch.full(shape, IGNORED)
+    attention_mask = torch.zeros(shape, dtype=torch.int64)
+    for row, sample in enumerate(samples):
+        input_ids[row, : len(sample)] = _ids(sample)
+        targets[row, : len(sample)] = _targets(sample)
+        attention_mask[row, : len(sample)] = 1
+    return MicroBatch(
+        input_ids=input_ids,
+        targets=targets,
+        position_ids=torch.arange(longest).repeat(len(samples), 1),
+        cu_seqlens=None,
+        max_seqlen=longest,
+        attention_mask=attention_mask,
+        num_tokens=int(attention_mask.sum()),
+        num_supervised=int((targets != IGNORED).sum()),
+    )
+
+
+def _ids(sample: Sample) -> Tensor:
+    return torch.from_numpy(sample.input_ids.astype("int64"))
+
+
+def _targets(sample: Sample) -> Tensor:
+    """The next token where it is learned. The last position has no next token."""
+    targets = torch.full((len(sample),), IGNORED)
+    learned = torch.from_numpy(sample.supervised[1:].copy())
+    targets[:-1] = torch.where(learned, _ids(sample)[1:], IGNORED)
+    return targets

@@ -1,0 +1,97 @@
+"""Open Assistant's conversation trees: what was asked first is the root, and every message may have several replies.
+
+Two exports exist: one tree a row (the root in ``prompt``, replies nested), and one message a row (``parent_id``
+points at its parent, anywhere in the file; some exports nest replies as well). Among the replies of an assistant,
+``rank`` 0 is the best. Source: the OASST1 data card.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from quatrain.data.examples import Message
+from quatrain.data.messages import ROLES, read_text
+from quatrain.data.readers import Row
+from quatrain.errors import DataError
+
+Node = dict[str, Any]
+
+
+def read_tree(root: Any, where: str, paths: str) -> Iterator[tuple[Message, ...]]:
+    """Yields the conversations of one tree: the best-ranked path (``"best"``) or all root-to-leaf paths (``"all"``).
+
+    A path that ends with a question is shortened to its last answer; what is equal after that is given once.
+
+    Raises:
+        DataError: the tree isn't one.
+    """
+    seen = set()
+    for path in _paths(root, where, best_only=paths == "best"):
+        while path and _role(path[-1], where) != "assistant":
+            path = path[:-1]
+        key = tuple(id(node) for node in path)
+        if path and key not in seen:
+            seen.add(key)
+            yield tuple({"role": _role(node, where), "content": read_text(node["text"], where)} for node in path)
+
+
+def _paths(root: Any, where: str, best_only: bool) -> Iterator[list[Node]]:
+    """Walks with a stack of its own, because a tree from a file may be deeper than Python's."""
+    stack = [[_node(root, where)]]
+    while stack:
+        path = stack.pop()
+        replies = _replies(path[-1], where)
+        if not replies:
+            yield path
+        for reply in reversed(replies[:1] if best_only else replies):
+            stack.append([*path, reply])
+
+
+def _replies(node: Node, where: str) -> list[Node]:
+    """The replies that weren't deleted, best first; those without a rank come last, in the file's order."""
+    replies = [_node(reply, where) for reply in node.get("replies") or []]
+    kept = [reply for reply in replies if not reply.get("deleted")]
+    return sorted(kept, key=lambda reply: reply["rank"] if isinstance(reply.get("rank"), int) else len(kept))
+
+
+def _node(value: Any, where: str) -> Node:
+    if not isinstance(value, dict) or "role" not in value or "text" not in value:
+        raise DataError(f"{where}: a message of an OASST tree needs `role` and `text`.")
+    if not isinstance(value.get("replies") or [], list):
+        raise DataError(f"{where}: `replies` of an OASST message must be a list.")
+    return value
+
+
+def _role(node: Node, where: str) -> str:
+    role = ROLES.get(node["role"]) if isinstance(node["role"], str) else None
+    if role is None:
+        raise DataError(f"{where}: the role {node['role']!r} isn't known in an OASST message.")
+    return role
+
+
+def read_flat_messages(rows: Iterator[Row], paths: str) -> Iterator[tuple[str, tuple[Message, ...]]]:
+    """Joins messages to trees by ``parent_id`` and yields ``(where, conversation)`` for each tree's paths.
+
+    All rows are read before the first conversation is given, as a reply may stand before what it replies to.
+
+    Raises:
+        DataError: a message's parent isn't in the file.
+    """
+    nodes: dict[Any, tuple[str, Node]] = {}
+    for row in rows:
+        node = dict(_node(row.values, row.where))
+        node["replies"] = list(node.get("replies") or [])
+        if node["message_id"] in nodes:
+            raise DataError(f"{row.where}: the message_id {node['message_id']!r} occurs a second time.")
+        nodes[node["message_id"]] = (row.where, node)
+    roots = []
+    for where, node in nodes.values():
+        parent = node.get("parent_id")
+        if not parent:
+            roots.append((where, node))
+        elif parent in nodes:
+            nodes[parent][1]["replies"].append(node)
+        else:
+            raise DataError(f"{where}: its parent {parent!r} isn't in the data; OASST messages come as whole trees.")
+    for where, root in roots:
+        for messages in read_tree(root, where, paths):
+            yield where, messages

@@ -1,0 +1,136 @@
+"""The way from a data set's name to samples: read, recognize, render, tokenize, fit to length, count."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from quatrain.data.config import DataConfig
+from quatrain.data.examples import Completion, Example, is_empty
+from quatrain.data.formats import Located, read_examples
+from quatrain.data.packing import packed_epoch
+from quatrain.data.render import Rendered, Renderer
+from quatrain.data.samples import Sample, Samples
+from quatrain.data.sources import read_rows
+from quatrain.data.summary import DataSummary, percentiles, segments
+from quatrain.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+BATCH = 1024
+"""Texts that the tokenizer gets at once, so that it can use several threads."""
+
+Progress = Callable[[int, int], None]
+"""Called with (rows done, rows in all); in all is 0 while it isn't known."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Samples to train or evaluate on, and what there is to say about them."""
+
+    samples: Samples
+    summary: DataSummary
+
+
+def prepare(
+    config: DataConfig,
+    tokenizer: "PreTrainedTokenizerBase",
+    *,
+    max_length: int,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Reads a data set and tokenizes it into samples of at most ``max_length`` tokens.
+
+    Raises:
+        DataError: the data can't be read or rendered (the message names file, line and reason), or nothing is left.
+    """
+    if max_length < 2:
+        raise DataError(f"`max_length` must be at least 2, one token to see and one to predict, got {max_length}.")
+    renderer = Renderer(tokenizer, train_on=config.train_on, chat=config.chat)
+    summary, kept, lengths = DataSummary(), list[Sample](), list[int]()
+    located = load_examples(config)
+    while batch := list(islice(located, BATCH)):
+        filled = [item for item in batch if not is_empty(item[1])]
+        samples = renderer.encode([_render(renderer, where, example) for where, example in filled])
+        if summary.rows == 0:
+            summary.notes += _notes(renderer, [example for _, example in filled], samples)
+        summary.rows += len(batch)
+        summary.dropped.update(["nothing in it to learn"] * (len(batch) - len(filled)))
+        lengths += [len(sample) for sample in samples]
+        kept += _fit(samples, max_length, config.on_long, summary)
+        if progress is not None:
+            progress(summary.rows, 0)
+    if progress is not None:
+        progress(summary.rows, summary.rows)
+    if not kept:
+        reasons = "; ".join(f"{count:,} rows: {reason}" for reason, count in summary.dropped.most_common())
+        raise DataError(f"{config.path}: no sample is left to train on ({reasons}).")
+    return _summarized(Samples(kept), summary, lengths, tokenizer, max_length)
+
+
+def load_examples(config: DataConfig) -> Iterator[Located]:
+    """Yields ``(where, example)`` of a data set, before any tokenizer: what evaluation takes its questions from.
+
+    Raises:
+        DataError: the data can't be read; the message names file, line and reason.
+    """
+    return read_examples(read_rows(config), config)
+
+
+def _render(renderer: Renderer, where: str, example: Example) -> Rendered:
+    try:
+        return renderer.render(example)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def _fit(samples: list[Sample], max_length: int, on_long: str, summary: DataSummary) -> Iterator[Sample]:
+    """Cuts or leaves out what is too long, and leaves out what nothing can be learned from; counts each."""
+    for sample in samples:
+        is_long = len(sample) > max_length
+        if is_long and on_long == "drop":
+            summary.dropped[f"longer than {max_length:,} tokens"] += 1
+            continue
+        fitted = Sample(sample.input_ids[:max_length], sample.supervised[:max_length])
+        if not fitted.supervised.any():
+            cut_away = is_long and sample.supervised.any()
+            reason = f"no learned token within {max_length:,} tokens" if cut_away else "no learned token"
+            summary.dropped[reason] += 1
+            continue
+        summary.cut += is_long
+        yield fitted
+
+
+def _notes(renderer: Renderer, examples: list[Example], samples: list[Sample]) -> list[str]:
+    """What is worth a word, found on the first batch of rows."""
+    notes = []
+    if renderer.template.is_plain and not all(isinstance(example, Completion) for example in examples):
+        notes.append("the tokenizer has no chat template; turns get plain 'User:' and 'Assistant:' headlines.")
+    broken = 0
+    for example, sample in zip(examples, samples, strict=True):
+        prompt = renderer.prompt_ids(example)
+        broken += sample.input_ids[: len(prompt)].tolist() != prompt
+    if broken:
+        notes.append(
+            f"in {broken:,} of the first {len(samples):,} samples the prompt that generation will use doesn't begin "
+            "the sample token for token: the chat template renders an open reply in another way, or prompt and reply "
+            "share a token."
+        )
+    return notes
+
+
+def _summarized(
+    samples: Samples,
+    summary: DataSummary,
+    lengths: list[int],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+) -> Prepared:
+    summary.samples, summary.tokens = len(samples), samples.num_tokens
+    summary.supervised_tokens = samples.num_supervised
+    summary.lengths = percentiles(lengths)
+    rows = len(packed_epoch(samples.lengths, max_length, seed=0, epoch=0))
+    summary.packing_fill = samples.num_tokens / (rows * max_length)
+    summary.example = segments(samples[0], tokenizer)
+    return Prepared(samples, summary)

@@ -1,0 +1,138 @@
+"""A tokenizer's chat template as a function from messages to text, with what must be known about it.
+
+Templates are programs from model repositories. They are only ever run by transformers' sandbox (through
+``apply_chat_template``), and what one does is found out by running it on marker contents and looking where the
+markers went. Matching patterns in its source would be the alternative; it breaks with the next model family.
+
+Two things are learned so: whether the template takes a system turn (Gemma's raises, others ignore it), and which
+special token ends a reply.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from quatrain.data.examples import Message
+from quatrain.errors import DataError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ message['role'] | capitalize }}:\n{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:\n{% endif %}"
+)
+"""What a base model gets, which has no chat template: the role as a headline, and end-of-sequence after each reply."""
+
+_GENERATION_MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+def marker(number: int) -> str:
+    """A content that no text holds (characters for private use), which survives trimming."""
+    return f"\ue0a7{number}\ue0a8"
+
+
+@dataclass(frozen=True)
+class Closing:
+    """How a template ends a reply: ``token`` is a special token's text, ``lead`` what stands before it."""
+
+    lead: str
+    token: str
+
+
+class ChatTemplate:
+    """Renders conversations with the tokenizer's template, or with :data:`PLAIN_TEMPLATE` when it has none."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self._tokenizer = tokenizer
+        self.is_plain = not tokenizer.chat_template
+        self._source = self._plain_source() if self.is_plain else tokenizer.get_chat_template()
+
+    def _plain_source(self) -> str:
+        """Begins with the beginning-of-sequence token if the tokenizer puts one before ordinary text."""
+        bos = self._tokenizer.bos_token_id
+        adds_bos = bos is not None and self._tokenizer("a")["input_ids"][0] == bos
+        return "{{ bos_token }}" + PLAIN_TEMPLATE if adds_bos else PLAIN_TEMPLATE
+
+    @property
+    def has_generation_markers(self) -> bool:
+        """Whether the template itself says, by ``{% generation %}``, what the assistant wrote."""
+        return _GENERATION_MARKER.search(self._source) is not None
+
+    def render(self, messages: Sequence[Message], *, reply_next: bool = False) -> str:
+        """The conversation's text; with ``reply_next`` it ends where the assistant is to begin.
+
+        Raises:
+            DataError: the template refuses the conversation (roles that don't alternate, say).
+        """
+        from jinja2 import TemplateError
+
+        try:
+            text = self._tokenizer.apply_chat_template(
+                list(messages), chat_template=self._source, add_generation_prompt=reply_next, tokenize=False
+            )
+        except TemplateError as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise DataError(f"the chat template refuses the conversation ({roles}): {error}.") from error
+        assert isinstance(text, str)
+        return text
+
+    def render_marked(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
+        """The conversation's text and the character spans between its generation markers.
+
+        ``apply_chat_template`` gives those only as a token mask, and that mask covers everything to the end when a
+        marked part ends in a space that the tokenizer's offsets leave out; hence one level below.
+        """
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        texts, spans = render_jinja_template(
+            conversations=[list(messages)],
+            chat_template=self._source,
+            return_assistant_tokens_mask=True,
+            **self._tokenizer.special_tokens_map,
+        )
+        return texts[0], [(start, end) for start, end in spans[0]]
+
+    def adapt(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        """The messages as the template takes them: a leading system turn moves into the user's when it knows none."""
+        if len(messages) > 1 and messages[0]["role"] == "system" and not self._takes_system:
+            system, first, *rest = messages
+            if first["role"] == "user":
+                return ({**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest)
+        return tuple(messages)
+
+    @cached_property
+    def _takes_system(self) -> bool:
+        probe = [{"role": "system", "content": marker(0)}, {"role": "user", "content": marker(1)}]
+        try:
+            return marker(0) in self.render(probe)
+        except DataError:
+            return False
+
+    @cached_property
+    def closing(self) -> Closing | None:
+        """The special token that ends a reply, found after the last reply of a probe or else after an earlier one.
+
+        Some templates leave the last reply open, and some (GLM's) close none: there the next turn's header follows at
+        once, which is no closing.
+        """
+        roles = ("user", "assistant", "user", "assistant")
+        text = self.render([{"role": role, "content": marker(i)} for i, role in enumerate(roles)])
+        opening = text.partition(marker(0))[0]
+        middle = text.partition(marker(1))[2].partition(marker(2))[0]
+        last = text.partition(marker(3))[2]
+        for tail in (last, "" if opening.endswith(middle) else middle):
+            if found := self._special_tokens.search(tail):
+                return Closing(tail[: found.start()], found[0])
+        return None
+
+    @cached_property
+    def _special_tokens(self) -> re.Pattern[str]:
+        added = self._tokenizer.added_tokens_decoder.values()
+        texts = {token.content for token in added if token.special} | set(self._tokenizer.all_special_tokens)
+        return re.compile("|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True)) or r"(?!)")

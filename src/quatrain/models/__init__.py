@@ -1,0 +1,20 @@
+"""Base models: found, read, quantized while they are read, and saved.
+
+`load_model` is the way in (`loading.py` shows the steps); what it gives back is an ordinary Hugging Face model.
+"""
+
+from quatrain.models.loading import load_model
+from quatrain.models.parts import blocks, body, head
+from quatrain.models.summary import KeptTensor, ModelSummary, model_summary
+from quatrain.models.tokenizers import load_tokenizer
+
+__all__ = [
+    "KeptTensor",
+    "ModelSummary",
+    "blocks",
+    "body",
+    "head",
+    "load_model",
+    "load_tokenizer",
+    "model_summary",
+]

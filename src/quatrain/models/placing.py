@@ -1,0 +1,89 @@
+"""Putting one tensor where it belongs: on its device, in four bits or in its compute type, in its module.
+
+A linear is replaced by a quantized one at the moment its weight arrives, so at any time the device holds what has been
+placed, plus one matrix in 16 bits.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from quatrain.errors import ModelError
+from quatrain.quantization import QuantizedLinear, QuantizedTensor, quantize_4bit
+from quatrain.quantization.selection import Decision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where weights go and how they are quantized; the values are `load_model`'s."""
+
+    device: torch.device
+    """Where all weights end up, and where they are quantized."""
+    compute_dtype: torch.dtype
+    """What 4-bit weights dequantize to."""
+    quant_type: str | None
+    """`nf4`, `fp4`, `int4`, or None to quantize nothing."""
+    block_size: int
+    """Elements per scale."""
+    double_quant: bool
+    """Whether scales are stored in 8 bits."""
+
+
+def place(model: nn.Module, name: str, tensor: Tensor, decision: Decision, placement: Placement) -> None:
+    """Puts a tensor of the checkpoint in place, in four bits if that was decided.
+
+    Raises:
+        ModelError: The tensor's shape isn't the model's.
+    """
+    owner, _, leaf = name.rpartition(".")
+    module = model.get_submodule(owner)
+    _check_shape(name, tensor.shape, getattr(module, leaf).shape)
+    if decision.quantize and placement.quant_type is not None:
+        swap(model, name, _quantize(module, tensor, placement.quant_type, placement), placement)
+    else:
+        _set(module, leaf, tensor, placement)
+
+
+def _quantize(module: nn.Module, tensor: Tensor, quant_type: str, placement: Placement) -> QuantizedTensor:
+    """In four bits, on the device, from the precision that the checkpoint has."""
+    matrix = tensor.detach().to(placement.device)
+    if isinstance(module, Conv1D):
+        matrix = matrix.T
+    return quantize_4bit(matrix.contiguous(), quant_type, placement.block_size, placement.double_quant)
+
+
+def _set(module: nn.Module, leaf: str, tensor: Tensor, placement: Placement) -> None:
+    """A copy, in the type that the skeleton has for it: the tensor may view a mapped file that is soon closed."""
+    value = tensor.detach().to(device=placement.device, dtype=getattr(module, leaf).dtype, copy=True).contiguous()
+    setattr(module, leaf, nn.Parameter(value, requires_grad=False) if leaf in module._parameters else value)
+
+
+def place_quantized(model: nn.Module, name: str, weight: QuantizedTensor, placement: Placement) -> None:
+    """Installs a weight that the checkpoint holds in four bits already; its bytes stay as they are."""
+    module = model.get_submodule(name.rpartition(".")[0])
+    if type(module) not in (nn.Linear, Conv1D):
+        raise ModelError(f"Only a linear can have a 4-bit weight; {name} belongs to a {type(module).__name__}.")
+    shape = tuple(module.get_parameter("weight").shape)
+    _check_shape(name, weight.shape, shape[::-1] if isinstance(module, Conv1D) else shape)
+    # `.to` returns the same storage on the CPU, which is the mapped file's.
+    swap(model, name, weight.map(lambda t: t.to(placement.device, copy=True)), placement)
+
+
+def swap(model: nn.Module, name: str, weight: QuantizedTensor, placement: Placement) -> None:
+    """Replaces the linear that owns the named weight by a quantized one with the same bias."""
+    owner = name.rpartition(".")[0]
+    weight = replace(weight, dtype=placement.compute_dtype)
+    linear = QuantizedLinear.from_quantized(
+        weight, model.get_submodule(owner)._parameters["bias"], placement.compute_dtype
+    )
+    model.set_submodule(owner, linear.eval())
+
+
+def _check_shape(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if tuple(found) != tuple(expected):
+        raise ModelError(
+            f"{name} must have the shape {tuple(expected)} that the configuration gives; the checkpoint has "
+            f"{tuple(found)}. Its configuration belongs to another model."
+        )

@@ -1,0 +1,59 @@
+"""What a `config.json` says about weights that are quantized on disk: read from others, and written for our own.
+
+bitsandbytes' 4-bit form is read and written. `quant_method: "quatrain"` has the same fields and marks what bitsandbytes
+has no module for: INT4 codes and 4-bit embeddings; only Quatrain loads those. Anything else is refused by name, since
+dequantizing somebody's 8-bit or GPTQ weights and quantizing them again would stack two errors silently.
+"""
+
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from quatrain.errors import ModelError
+from quatrain.quantization import QuantizedLinear
+from quatrain.quantization.bitsandbytes_format import quantization_config
+
+
+def take_stored(config: PreTrainedConfig) -> None:
+    """Checks how the checkpoint is quantized and takes the note off the config, which then describes plain weights.
+
+    Which matrices are in four bits is seen from the tensors themselves; the note only says in which format.
+
+    Raises:
+        ModelError: A format that isn't bitsandbytes' 4-bit one or our own.
+    """
+    stored: Any = getattr(config, "quantization_config", None)
+    if stored is None:
+        return
+    stored = stored if isinstance(stored, dict) else stored.to_dict()
+    method = stored.get("quant_method")
+    if method not in {"bitsandbytes", "quatrain"}:
+        raise ModelError(
+            f"A quantized checkpoint must be in bitsandbytes' 4-bit format; this one is {method!r}. "
+            "Load the 16-bit checkpoint of this model instead."
+        )
+    if stored.get("load_in_8bit") or stored.get("_load_in_8bit") or not stored.get("load_in_4bit"):
+        raise ModelError(
+            "A bitsandbytes checkpoint must be a 4-bit one; this one is 8-bit (LLM.int8). "
+            "Load the 16-bit checkpoint of this model instead."
+        )
+    delattr(config, "quantization_config")
+
+
+def declare(model: PreTrainedModel) -> None:
+    """Notes on the model's config how its weights are quantized, so that any save makes a loadable checkpoint."""
+    linears = [module.quantized for module in model.modules() if isinstance(module, QuantizedLinear)]
+    if not linears:
+        return
+    kept = [name for name, module in model.named_modules() if type(module) in (nn.Linear, Conv1D)]
+    note = quantization_config(
+        quant_type=linears[0].quant_type,
+        double_quant=linears[0].is_double_quantized,
+        compute_dtype=linears[0].dtype,
+        skip_modules=kept,
+    )
+    if any(weight.quant_type == "int4" for weight in linears):
+        note["quant_method"] = "quatrain"
+    model.config.quantization_config = note

@@ -26,6 +26,10 @@ class AdapterError(QuatrainError, ValueError):
     """An adapter can't be attached, read, or doesn't fit its base."""
 
 
+class OptimizerError(QuatrainError, ValueError):
+    """Parameters, gradients and optimizer state don't fit each other."""
+
+
 class DataError(QuatrainError, ValueError):
     """Training or evaluation data can't be read or used."""
 

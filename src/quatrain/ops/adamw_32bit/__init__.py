@@ -1,7 +1,5 @@
 """One AdamW step on a list of float32 parameters, with float32 state."""
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,8 +10,8 @@ from .rows import check_parameters, check_state
 
 @torch.no_grad()
 def adamw_32bit(
-    params: Sequence[Tensor],
-    grads: Sequence[Tensor],
+    params: list[Tensor],
+    grads: list[Tensor],
     moment1: Float[Tensor, "rows 256"],
     moment2: Float[Tensor, "rows 256"],
     *,
@@ -25,10 +23,10 @@ def adamw_32bit(
 ) -> None:
     """Update ``params`` and both moments in place.
 
-    ``params`` and ``grads`` are contiguous float32 tensors of equal shapes on one device. Parameter ``i`` owns the next
-    ⌈numel/256⌉ rows of the moments; what its last row has left over stays zero. ``step`` counts from 1 and includes this
-    one. A parameter takes the arithmetic of ``torch.optim.AdamW`` (Loshchilov & Hutter, arXiv 1711.05101, algorithm 2):
-    decay first, ``eps`` added to the root of the bias-corrected second moment.
+    ``params`` and ``grads`` are contiguous float32 tensors of equal shapes on one device. Parameter ``i`` owns the
+    next ⌈numel/256⌉ rows of the moments; what its last row has left over stays zero. ``step`` counts from 1 and
+    includes this one. The arithmetic is that of ``torch.optim.AdamW`` (Loshchilov & Hutter, arXiv 1711.05101,
+    algorithm 2): decay first, ``eps`` added to the root of the bias-corrected second moment.
 
     There is no Triton twin: PyTorch's multi-tensor functions already run each line as a few launches.
 

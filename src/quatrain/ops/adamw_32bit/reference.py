@@ -1,13 +1,14 @@
 """The AdamW update itself, in plain PyTorch.
 
 The moments of all parameters lie one after the other in rows of 256, so each line that touches only moments is one
-operation, and only the three lines that touch gradients or parameters go through them one by one (``torch._foreach``,
-which is what ``torch.optim`` uses: a few launches on a GPU, a loop in C++ on the CPU). Nothing is gathered or scattered.
+operation, and only the lines that touch gradients or parameters go through them one by one (``torch._foreach``, which
+is what ``torch.optim`` uses: a few launches on a GPU, a loop in C++ on the CPU). Nothing is gathered or scattered.
 """
 
-import math
-from collections.abc import Sequence
+# torch.optim is built on these functions; only their names look private.
+# pyright: reportPrivateImportUsage=false
 
+import math
 import torch
 from torch import Tensor
 
@@ -15,8 +16,8 @@ from .rows import owned
 
 
 def adamw_32bit(
-    params: Sequence[Tensor],
-    grads: Sequence[Tensor],
+    params: list[Tensor],
+    grads: list[Tensor],
     moment1: Tensor,
     moment2: Tensor,
     *,
@@ -40,4 +41,3 @@ def adamw_32bit(
     if weight_decay:
         torch._foreach_mul_(params, 1 - lr * weight_decay)
     torch._foreach_addcdiv_(params, owned(moment1, params), owned(denominator, params), value=-lr / correction1)
-

@@ -4,7 +4,7 @@ State is a matrix of rows of 256 values (or codes). Parameter ``i``, read in row
 ⌈numel/256⌉ rows, so that a row, which is also a quantization block, never spans two parameters.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -19,16 +19,18 @@ def rows_of(param: Tensor) -> int:
     return -(-param.numel() // ROW)
 
 
-def owned(rows: Tensor, params: Sequence[Tensor]) -> list[Tensor]:
+def owned(rows: Tensor, params: list[Tensor]) -> list[Tensor]:
     """Views of ``rows`` [n, 256], one per parameter and of its shape; what is left of its last row is skipped."""
     lengths = [length for p in params for length in (p.numel(), -p.numel() % ROW)]
     return [part.view(p.shape) for part, p in zip(rows.view(-1).split(lengths)[::2], params, strict=True)]
 
 
-def check_parameters(params: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
+def check_parameters(params: list[Tensor], grads: list[Tensor]) -> None:
     """At least one parameter; all float32, contiguous, on one device, each with a gradient of its shape."""
     if not params or len(params) != len(grads):
-        raise OptimizerError(f"Each parameter needs its gradient, got {len(params)} parameters, {len(grads)} gradients.")
+        raise OptimizerError(
+            f"Each parameter needs its gradient, got {len(params)} parameters, {len(grads)} gradients."
+        )
     device = params[0].device
     for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
         if param.shape != grad.shape:
@@ -41,14 +43,14 @@ def check_parameters(params: Sequence[Tensor], grads: Sequence[Tensor]) -> None:
                 )
 
 
-def check_state(params: Sequence[Tensor], state: Mapping[str, tuple[Tensor, torch.dtype]]) -> None:
-    """Each named state tensor has one entry (or row of 256) per row of the parameters, of the dtype given, contiguous."""
+def check_state(params: list[Tensor], state: Mapping[str, tuple[Tensor, torch.dtype]]) -> None:
+    """Each named state tensor is contiguous, of the dtype given, with a row of 256 (scales: a value) per row owned."""
     rows = sum(map(rows_of, params))
     for name, (tensor, dtype) in state.items():
         shape = (rows,) if name.startswith("scales") else (rows, ROW)
         fits = tensor.shape == shape and tensor.dtype == dtype and tensor.device == params[0].device
         if not fits or not tensor.is_contiguous():
             raise OptimizerError(
-                f"{name} must be contiguous {dtype} of shape {shape} on {params[0].device}, got {tensor.dtype} of shape "
-                f"{tuple(tensor.shape)} on {tensor.device}. It doesn't belong to these parameters."
+                f"{name} must be contiguous {dtype} of shape {shape} on {params[0].device}, got {tensor.dtype} of "
+                f"shape {tuple(tensor.shape)} on {tensor.device}. It doesn't belong to these parameters."
             )

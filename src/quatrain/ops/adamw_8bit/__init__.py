@@ -1,7 +1,5 @@
 """One AdamW step on a list of float32 parameters, with state in eight bits."""
 
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -13,8 +11,8 @@ from . import reference
 
 @torch.no_grad()
 def adamw_8bit(
-    params: Sequence[Tensor],
-    grads: Sequence[Tensor],
+    params: list[Tensor],
+    grads: list[Tensor],
     codes1: UInt8[Tensor, "rows 256"],
     scales1: Float[Tensor, " rows"],
     codes2: UInt8[Tensor, "rows 256"],
@@ -28,11 +26,11 @@ def adamw_8bit(
 ) -> None:
     """Update ``params`` and the state in place; zeros everywhere are the state of a fresh start.
 
-    ``params`` and ``grads`` are contiguous float32 tensors of equal shapes on one device. Parameter ``i`` owns the next
-    ⌈numel/256⌉ rows of the state, and each row is one quantization block: codes of the dynamic map, signed for the first
-    moment and unsigned for the second, and their largest magnitude in float32. ``step`` counts from 1 and includes this
-    one. The arithmetic is that of :func:`quatrain.ops.adamw_32bit.adamw_32bit` on the expanded state; the parameters
-    see the moments before they are rounded again.
+    ``params`` and ``grads`` are contiguous float32 tensors of equal shapes on one device. Parameter ``i`` owns the
+    next ⌈numel/256⌉ rows of the state, and each row is one quantization block: codes of the dynamic map, signed for the
+    first moment and unsigned for the second, and their largest magnitude in float32. ``step`` counts from 1 and
+    includes this one. The arithmetic is that of :func:`quatrain.ops.adamw_32bit.adamw_32bit` on the expanded state; the
+    parameters see the moments before they are rounded again.
 
     Raises OptimizerError if parameters, gradients and state don't fit each other.
 

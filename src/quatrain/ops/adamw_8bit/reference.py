@@ -4,7 +4,7 @@ The parameters are taken in pieces whose float32 moments fit the processor's cac
 several times the state's 32-bit size through memory. Blocks never span parameters, so pieces don't change any number.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -20,8 +20,8 @@ ROWS_PER_PIECE = 1024
 
 
 def adamw_8bit(
-    params: Sequence[Tensor],
-    grads: Sequence[Tensor],
+    params: list[Tensor],
+    grads: list[Tensor],
     codes1: Tensor,
     scales1: Tensor,
     codes2: Tensor,
@@ -52,7 +52,7 @@ def adamw_8bit(
         _compress(moment2, codes2[rows], scales2[rows], signed=False)
 
 
-def _pieces(params: Sequence[Tensor]) -> Iterator[tuple[slice, slice]]:
+def _pieces(params: list[Tensor]) -> Iterator[tuple[slice, slice]]:
     """Runs of whole parameters and the rows of state that they own, each about ROWS_PER_PIECE rows."""
     first_param = first_row = row = 0
     for i, param in enumerate(params, start=1):

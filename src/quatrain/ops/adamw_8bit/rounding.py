@@ -1,18 +1,18 @@
 """Rounding to the nearest of 256 codes with one table look-up, exactly.
 
 The obvious ways to find the nearest value of a codebook are a search among the 255 midpoints (eight dependent,
-unpredictable steps, about 90 ns a value on a CPU core) or a coarse grid (fast, wrong near the midpoints). Here a float32
-is cut in two. Its upper 16 bits (sign, exponent, 7 bits of fraction) name a cell, and the dynamic map is coarse enough
-that no cell holds more than one threshold. So one table entry per cell can hold both the code at the start of the cell
-and where in the cell the next code begins, packed such that a single addition compares and carries:
+unpredictable steps, ten times slower on a CPU) or a coarse grid (fast, wrong near the midpoints). Here a float32 is cut
+in two. Its upper 16 bits (sign, exponent, 7 bits of fraction) name a cell, and the dynamic map is coarse enough that no
+cell holds more than one threshold. So one table entry per cell can hold both the code at the start of the cell and
+where in the cell the next code begins, packed such that a single addition compares and carries:
 
     ordinal = cell·2¹⁶ + low          low: the lower 16 bits
     entry   = (code - cell)·2¹⁶ + (2¹⁶ - threshold)
     (entry + ordinal) >> 16  =  code      if low < threshold
                                 code + 1  otherwise
 
-Negative floats descend as their bits ascend, hence :func:`ordinals`. Every bit pattern, NaN included, has an entry, so a
-broken gradient can't read outside the table.
+Negative floats descend as their bits ascend, hence :func:`ordinals`. Every bit pattern, NaN included, has an entry, so
+a broken gradient can't read outside the table.
 """
 
 from functools import cache

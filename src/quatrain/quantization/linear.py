@@ -144,7 +144,7 @@ class QuantizedLinear(nn.Module):
         super()._load_from_state_dict(others, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
         if ours:
             try:
-                self._load_weight(from_bitsandbytes(state_dict, name), assign="assign_to_params_buffers" in local_metadata)
+                self._load_weight(from_bitsandbytes(state_dict, name), assign=local_metadata.get("assign_to_params_buffers", False))
             except QuantizationError as error:
                 error_msgs.append(str(error))
         elif strict:

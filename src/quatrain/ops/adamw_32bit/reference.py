@@ -9,6 +9,7 @@ is what ``torch.optim`` uses: a few launches on a GPU, a loop in C++ on the CPU)
 # pyright: reportPrivateImportUsage=false
 
 import math
+
 import torch
 from torch import Tensor
 

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,7 +78,7 @@ class GgufFile:
             for name, t in self._by_name.items()
         }
 
-    def field(self, key: str, default=None):
+    def field(self, key: str, default: Any = None) -> Any:
         """A metadata value; keys without a namespace of their own are the architecture's."""
         full = key if key.startswith(("general.", "tokenizer.")) else f"{self.architecture}.{key}"
         field = self._reader.fields.get(full)

@@ -96,7 +96,7 @@ def load_model(
     _fill(model, plan, weights, decisions, placement, progress)
     tokenizer = read_tokenizer(where, trust_remote_code=trust_remote_code)
     if tokenizer is not None:
-        check_vocabulary(tokenizer, model.get_input_embeddings().num_embeddings)
+        check_vocabulary(tokenizer, model.config.get_text_config().vocab_size)
     set_generation(model, where, tokenizer)
     attach_summary(model, summarize(model, {name: decision.reason for name, decision in decisions.items()}))
     return model, tokenizer
@@ -144,5 +144,5 @@ def _fill(
             progress(done, total, assignment.target)
     weights.close()
     model.tie_weights(recompute_mapping=False)
-    model.to(placement.device)
+    model.to(placement.device)  # pyright: ignore[reportArgumentType]
     declare(model)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from quatrain.errors import ModelError
+from quatrain.models.linears import is_linear, is_transposed
 from quatrain.quantization import QuantizedLinear, QuantizedTensor, quantize_4bit
 from quatrain.quantization.selection import Decision
 
@@ -49,7 +49,7 @@ def place(model: nn.Module, name: str, tensor: Tensor, decision: Decision, place
 def _quantize(module: nn.Module, tensor: Tensor, quant_type: str, placement: Placement) -> QuantizedTensor:
     """In four bits, on the device, from the precision that the checkpoint has."""
     matrix = tensor.detach().to(placement.device)
-    if isinstance(module, Conv1D):
+    if is_transposed(module):
         matrix = matrix.T
     return quantize_4bit(matrix.contiguous(), quant_type, placement.block_size, placement.double_quant)
 
@@ -63,10 +63,10 @@ def _set(module: nn.Module, leaf: str, tensor: Tensor, placement: Placement) -> 
 def place_quantized(model: nn.Module, name: str, weight: QuantizedTensor, placement: Placement) -> None:
     """Installs a weight that the checkpoint holds in four bits already; its bytes stay as they are."""
     module = model.get_submodule(name.rpartition(".")[0])
-    if type(module) not in (nn.Linear, Conv1D):
+    if not is_linear(module):
         raise ModelError(f"Only a linear can have a 4-bit weight; {name} belongs to a {type(module).__name__}.")
     shape = tuple(module.get_parameter("weight").shape)
-    _check_shape(name, weight.shape, shape[::-1] if isinstance(module, Conv1D) else shape)
+    _check_shape(name, weight.shape, shape[::-1] if is_transposed(module) else shape)
     # `.to` returns the same storage on the CPU, which is the mapped file's.
     swap(model, name, weight.map(lambda t: t.to(placement.device, copy=True)), placement)
 

@@ -12,9 +12,9 @@ import torch
 from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from quatrain.errors import ModelError
+from quatrain.models.linears import is_linear, is_transposed
 from quatrain.models.sources import Source
 from quatrain.quantization.selection import Candidate, Role
 
@@ -87,12 +87,12 @@ def candidates(model: PreTrainedModel, dtype: torch.dtype) -> list[Candidate]:
                 role = "head"
             elif leaf == "weight" and module is embedding:
                 role = "embedding"
-            elif leaf == "weight" and type(module) in (nn.Linear, Conv1D):
+            elif leaf == "weight" and is_linear(module):
                 role = "linear"
             found.append(
                 Candidate(
                     name=f"{module_name}.{leaf}" if module_name else leaf,
-                    shape=shape[::-1] if isinstance(module, Conv1D) else shape,
+                    shape=shape[::-1] if is_transposed(module) else shape,
                     role=role,
                     full_precision=parameter.dtype == torch.float32 != dtype,
                 )

@@ -7,13 +7,16 @@ dequantizing somebody's 8-bit or GPTQ weights and quantizing them again would st
 
 from typing import Any
 
-from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from quatrain.errors import ModelError
+from quatrain.models.linears import is_linear
 from quatrain.quantization import QuantizedLinear
 from quatrain.quantization.bitsandbytes_format import quantization_config
+
+
+UNKNOWN_TO_BITSANDBYTES = frozenset({"falcon"})
+"""Model types whose linears are a subclass of `nn.Linear`, which transformers never replaces by bitsandbytes' module."""
 
 
 def take_stored(config: PreTrainedConfig) -> None:
@@ -47,13 +50,13 @@ def declare(model: PreTrainedModel) -> None:
     linears = [module.quantized for module in model.modules() if isinstance(module, QuantizedLinear)]
     if not linears:
         return
-    kept = [name for name, module in model.named_modules() if type(module) in (nn.Linear, Conv1D)]
+    kept = [name for name, module in model.named_modules() if is_linear(module)]
     note = quantization_config(
         quant_type=linears[0].quant_type,
         double_quant=linears[0].is_double_quantized,
         compute_dtype=linears[0].dtype,
         skip_modules=kept,
     )
-    if any(weight.quant_type == "int4" for weight in linears):
+    if model.config.model_type in UNKNOWN_TO_BITSANDBYTES or any(w.quant_type == "int4" for w in linears):
         note["quant_method"] = "quatrain"
     model.config.quantization_config = note

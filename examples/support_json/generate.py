@@ -1,4 +1,4 @@
-"""Write the demo's data set: messages to a shop's support, and the JSON that a ticket system would want to have instead.
+"""Write the demo's data set: messages to a shop's support, and the JSON that a ticket system would rather have.
 
     python examples/support_json/generate.py
 

@@ -24,11 +24,6 @@ def check_block_size(block_size: int) -> None:
         )
 
 
-def check_positive_block_size(block_size: int) -> None:
-    if block_size < 1:
-        raise QuantizationError(f"block_size must be a positive number of elements, got {block_size!r}.")
-
-
 def check_float(what: str, dtype: torch.dtype) -> None:
     if dtype not in FLOATS:
         raise QuantizationError(f"{what} must be float32, bfloat16 or float16, got {dtype}. Convert it first.")

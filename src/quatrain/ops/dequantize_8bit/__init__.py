@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..checks import check_bytes, check_float, check_positive_block_size, check_scales
+from ..checks import check_bytes, check_float, check_block_size, check_scales
 from ..dispatch import use_triton
 from . import reference
 
@@ -21,7 +21,7 @@ def dequantize_8bit(
 
     ``codes`` is uint8 [n] and ``scales`` float32 [⌈n/block_size⌉]; raises QuantizationError if they don't fit together.
     """
-    check_positive_block_size(block_size)
+    check_block_size(block_size)
     check_float("dtype", dtype)
     check_bytes("codes", codes, codes.numel())
     check_scales("scales", scales, -(-codes.numel() // block_size))

@@ -3,7 +3,7 @@
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..checks import check_finite_scales, check_float, check_not_empty, check_positive_block_size
+from ..checks import check_finite_scales, check_float, check_not_empty, check_block_size
 from ..dispatch import use_triton
 from . import reference
 
@@ -11,7 +11,7 @@ from . import reference
 def quantize_8bit(
     x: Float[Tensor, "..."], *, block_size: int = 256, signed: bool = True
 ) -> tuple[UInt8[Tensor, " n"], Float[Tensor, " blocks"]]:
-    """Quantize ``x``, read in row-major order, in blocks of ``block_size`` values (any positive number).
+    """Quantize ``x``, read in row-major order, in blocks of ``block_size`` values.
 
     Returns ``codes`` uint8 [n] and ``scales`` float32 [⌈n/block_size⌉], the largest magnitude of each block. ``signed``
     chooses the dynamic map with or without negative values; without, negative elements become zero. Codes and scales
@@ -19,7 +19,7 @@ def quantize_8bit(
 
     Raises QuantizationError if ``x`` is empty, not float32/bfloat16/float16, or holds a NaN or an infinity.
     """
-    check_positive_block_size(block_size)
+    check_block_size(block_size)
     check_float("A tensor to quantize", x.dtype)
     check_not_empty(x)
     if use_triton(x):

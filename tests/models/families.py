@@ -5,7 +5,7 @@ import transformers
 COMMON = {"vocab_size": 160, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 LLAMA_LIKE = COMMON | {
     "hidden_size": 64,
-    "intermediate_size": 96,
+    "intermediate_size": 128,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
@@ -31,7 +31,7 @@ FAMILIES = {
         COMMON
         | {
             "hidden_size": 64,
-            "ffn_dim": 96,
+            "ffn_dim": 128,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "max_position_embeddings": 64,
@@ -43,7 +43,7 @@ FAMILIES = {
         COMMON
         | {
             "hidden_size": 64,
-            "intermediate_size": 96,
+            "intermediate_size": 128,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
             "max_position_embeddings": 64,

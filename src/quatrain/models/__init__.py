@@ -5,6 +5,7 @@
 
 from quatrain.models.loading import load_model
 from quatrain.models.parts import blocks, body, head
+from quatrain.models.saving import save_quantized
 from quatrain.models.summary import KeptTensor, ModelSummary, model_summary
 from quatrain.models.tokenizers import load_tokenizer
 
@@ -17,4 +18,5 @@ __all__ = [
     "load_model",
     "load_tokenizer",
     "model_summary",
+    "save_quantized",
 ]

@@ -10,6 +10,7 @@ from quatrain.data.config import DataConfig
 from quatrain.data.examples import Completion, Conversation, Example, Message, Text
 from quatrain.data.loader import Loader
 from quatrain.data.prepare import Prepared, load_examples, prepare
+from quatrain.data.questions import Question, read_questions
 from quatrain.data.render import Renderer, render_prompt
 from quatrain.data.samples import Sample, Samples
 from quatrain.data.summary import DataSummary
@@ -25,11 +26,13 @@ __all__ = [
     "Message",
     "MicroBatch",
     "Prepared",
+    "Question",
     "Renderer",
     "Sample",
     "Samples",
     "Text",
     "load_examples",
     "prepare",
+    "read_questions",
     "render_prompt",
 ]

@@ -4,7 +4,7 @@ Shapes: B rows, T tokens of a row, S samples.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Int
@@ -41,8 +41,8 @@ class MicroBatch:
 
     def to(self, device: torch.device | str) -> "MicroBatch":
         """The same micro-batch with its tensors on a device."""
-        moved = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in vars(self).items()}
-        return MicroBatch(**moved)
+        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **tensors)
 
 
 def packed_batch(samples: Sequence[Sample]) -> MicroBatch:

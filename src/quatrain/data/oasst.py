@@ -74,24 +74,46 @@ def read_flat_messages(rows: Iterator[Row], paths: str) -> Iterator[tuple[str, t
     All rows are read before the first conversation is given, as a reply may stand before what it replies to.
 
     Raises:
-        DataError: a message's parent isn't in the file.
+        DataError: an id is missing or occurs twice, a parent isn't in the data, or replies lead in a circle.
     """
-    nodes: dict[Any, tuple[str, Node]] = {}
-    for row in rows:
-        node = dict(_node(row.values, row.where))
-        node["replies"] = list(node.get("replies") or [])
-        if node["message_id"] in nodes:
-            raise DataError(f"{row.where}: the message_id {node['message_id']!r} occurs a second time.")
-        nodes[node["message_id"]] = (row.where, node)
+    nodes = _collect(rows)
     roots = []
     for where, node in nodes.values():
         parent = node.get("parent_id")
         if not parent:
             roots.append((where, node))
-        elif parent in nodes:
+        elif isinstance(parent, str) and parent in nodes:
             nodes[parent][1]["replies"].append(node)
         else:
             raise DataError(f"{where}: its parent {parent!r} isn't in the data; OASST messages come as whole trees.")
+    _check_reached(nodes, [root for _, root in roots])
     for where, root in roots:
         for messages in read_tree(root, where, paths):
             yield where, messages
+
+
+def _collect(rows: Iterator[Row]) -> dict[str, tuple[str, Node]]:
+    """Messages by their ids, each with a list of replies of its own."""
+    nodes: dict[str, tuple[str, Node]] = {}
+    for row in rows:
+        node = dict(_node(row.values, row.where))
+        node["replies"] = list(node.get("replies") or [])
+        name = node["message_id"]
+        if not isinstance(name, str):
+            raise DataError(f"{row.where}: `message_id` must be a string, got {name!r}.")
+        if name in nodes:
+            raise DataError(f"{row.where}: the message_id {name!r} occurs a second time.")
+        nodes[name] = (row.where, node)
+    return nodes
+
+
+def _check_reached(nodes: dict[str, tuple[str, Node]], roots: list[Node]) -> None:
+    """Every message hangs below a root; what doesn't is its own ancestor, and would be lost without a word."""
+    reached, stack = set(), list(roots)
+    while stack:
+        node = stack.pop()
+        reached.add(id(node))
+        stack += [reply for reply in node.get("replies") or [] if isinstance(reply, dict)]
+    for where, node in nodes.values():
+        if id(node) not in reached:
+            raise DataError(f"{where}: its replies lead in a circle (message_id {node['message_id']!r}).")

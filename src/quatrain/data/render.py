@@ -157,7 +157,7 @@ class Renderer:
 
     def _append_eos(self, input_ids: np.ndarray, supervised: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         eos = self._tokenizer.eos_token_id
-        if eos is None:
+        if not isinstance(eos, int):
             raise DataError("The tokenizer has no end-of-sequence token, so the end of a sample can't be learned.")
         if len(input_ids) == 0 or input_ids[-1] != eos:
             input_ids, supervised = np.append(input_ids, np.int32(eos)), np.append(supervised, True)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quatrain.data.examples import Message
 from quatrain.errors import DataError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
     "{{ message['role'] | capitalize }}:\n{{ message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n\n"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n\n' }}"
     "{% endfor %}"
     "{% if add_generation_prompt %}Assistant:\n{% endif %}"
 )
@@ -90,13 +90,14 @@ class ChatTemplate:
         """
         from transformers.utils.chat_template_utils import render_jinja_template
 
+        variables: dict[str, Any] = self._tokenizer.special_tokens_map
         texts, spans = render_jinja_template(
             conversations=[list(messages)],
             chat_template=self._source,
             return_assistant_tokens_mask=True,
-            **self._tokenizer.special_tokens_map,
+            **variables,
         )
-        return texts[0], [(start, end) for start, end in spans[0]]
+        return texts[0], [(int(start), int(end)) for start, end in spans[0]]
 
     def adapt(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """The messages as the template takes them: a leading system turn moves into the user's when it knows none."""

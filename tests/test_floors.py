@@ -22,9 +22,9 @@ FLOORS = {
     "offload": 4,
     "distributed": 4,
     "evaluation": 5,
+    "report": 5,
     "training": 6,
     "export": 7,
-    "report": 7,
     "cli": 8,
     "web": 8,
 }

@@ -6,7 +6,7 @@ that ``quatrain doctor`` prints.
 """
 
 from quatrain.device.choose import compute_dtype, has_fast_bfloat16, pick
-from quatrain.device.facts import Fact, describe
+from quatrain.device.facts import Fact, describe, name
 from quatrain.device.memory import MemoryUse, free_memory, memory_in_use, reset_peak
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "free_memory",
     "has_fast_bfloat16",
     "memory_in_use",
+    "name",
     "pick",
     "reset_peak",
 ]

@@ -53,6 +53,11 @@ def describe() -> list[Fact]:
     ]
 
 
+def name(device: torch.device) -> str:
+    """What a person calls this device: "NVIDIA H200", or the processor's model."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+
+
 def _cpu() -> list[Fact]:
     cores = f"{psutil.cpu_count(logical=False) or '?'} cores, {torch.get_num_threads()} threads used"
     total, free = psutil.virtual_memory().total, free_memory(torch.device("cpu"))

@@ -15,7 +15,7 @@ from quatrain.runlog.events import (
     StepDone,
 )
 from quatrain.runlog.folder import RunFolder
-from quatrain.runlog.stream import EventWriter, read_events, truncate_after
+from quatrain.runlog.stream import EventWriter, Sink, read_events, truncate_after
 from quatrain.runlog.tensorboard import TensorBoardSink
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "RunFolder",
     "RunStarted",
     "Sampled",
+    "Sink",
     "StepDone",
     "TensorBoardSink",
     "read_events",

@@ -1,0 +1,46 @@
+"""Settings of a task: questions with reference answers, and how an answer is scored."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from quatrain.data import DataConfig
+from quatrain.errors import ConfigError
+
+Metric = Literal["exact_match", "json_match", "number_match"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """Rows whose last answer the model has to give by itself, greedily."""
+
+    data: DataConfig | str
+    """The rows: everything before a row's last assistant turn (or completion) is the question."""
+
+    metric: Metric = "exact_match"
+    """exact_match: equal texts, outer white space aside. json_match: both parse as JSON and the values are equal.
+    number_match: the last number in both is equal (GSM8K)."""
+
+    max_new_tokens: int = 256
+    """Longest answer in tokens."""
+
+    max_rows: int | None = None
+    """Use the first rows only."""
+
+    batch_size: int = 32
+    """Questions that are answered at once."""
+
+    before: bool = True
+    """Also measure before training, so that the report can compare."""
+
+    samples: int = 5
+    """Answers that are kept in the log, word for word."""
+
+    def __post_init__(self):
+        if isinstance(self.data, str):
+            object.__setattr__(self, "data", DataConfig(path=self.data))
+        for name in ("max_new_tokens", "max_rows", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"`{name}` must be positive, found {value}")
+        if self.samples < 0:
+            raise ConfigError(f"`samples` must not be negative, found {self.samples}")

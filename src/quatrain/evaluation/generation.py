@@ -1,0 +1,102 @@
+"""Answers from a model: many at once for scoring, or one at a time as it is written, for a person."""
+
+from collections.abc import Callable, Iterator, Sequence
+from threading import Thread
+from typing import Any
+
+import torch
+from torch import nn
+
+from quatrain.data import Message, render_prompt
+
+
+@torch.inference_mode()
+def generate_answers(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[str]:
+    """Greedy continuations of token prompts, decoded without special tokens, in the order of `prompts`.
+
+    Prompts are sorted by length, so that a batch pads little, and padded on the left.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
+    answers: dict[int, str] = {}
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        texts = _continue_batch(model, tokenizer, [prompts[i] for i in chosen], max_new_tokens)
+        answers.update(zip(chosen, texts, strict=True))
+        if progress:
+            progress(len(answers), len(prompts))
+    return [answers[i] for i in range(len(prompts))]
+
+
+def _continue_batch(model: Any, tokenizer: Any, prompts: list[Sequence[int]], max_new_tokens: int) -> list[str]:
+    width = max(map(len, prompts))
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    model.eval()
+    out = model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        generation_config=_settings(model, tokenizer, max_new_tokens=max_new_tokens, do_sample=False),
+    )
+    return tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+
+
+def stream_reply(
+    model: Any,
+    tokenizer: Any,
+    messages: Sequence[Message],
+    *,
+    max_new_tokens: int = 512,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+) -> Iterator[str]:
+    """The model's next turn, piece by piece as it is decoded. Temperature 0 is greedy."""
+    from transformers import TextIteratorStreamer
+
+    ids = torch.tensor([render_prompt(list(messages), tokenizer)], device=model.device)
+    sampling: dict[str, Any] = {"do_sample": False}
+    if temperature > 0:
+        sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p}
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            with torch.inference_mode():
+                model.eval().generate(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    streamer=streamer,
+                    generation_config=_settings(model, tokenizer, max_new_tokens=max_new_tokens, **sampling),
+                )
+        except BaseException as error:
+            # Handed to the reading thread, which would otherwise wait for the next piece for ever.
+            failure.append(error)
+            streamer.end()
+
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    yield from streamer
+    thread.join()
+    if failure:
+        raise failure[0]
+
+
+def _settings(model: Any, tokenizer: Any, **changes: Any) -> Any:
+    """The base's end and padding tokens with our own way of choosing tokens: what a base's `generation_config.json`
+    prefers for sampling must not decide a measurement."""
+    from transformers import GenerationConfig
+
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    ends = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
+    ends = sorted(e for e in ends if e is not None)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends[0] if ends else 0)
+    return GenerationConfig(eos_token_id=ends or None, pad_token_id=pad, **changes)

@@ -1,0 +1,50 @@
+"""The first event of a run: what is trained, on what, by which versions."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from torch import nn
+
+from quatrain import device as hardware
+from quatrain.quantization import QuantizedLinear
+from quatrain.runlog import RunStarted
+from quatrain.training.build import Setup
+
+_VERSIONS = ("quatrain", "torch", "transformers", "triton", "safetensors")
+
+
+def run_started(setup: Setup, step: int) -> RunStarted:
+    """The event for a run that begins (or goes on) after `step`."""
+    model, summary = setup.model, setup.data.summary
+    parameters, size = base_size(model)
+    return RunStarted(
+        base=setup.config.model or getattr(model.config, "_name_or_path", "") or type(model).__name__,
+        device=hardware.name(setup.device),
+        total_steps=setup.total_steps,
+        start_step=step,
+        trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        total_parameters=parameters,
+        base_bytes=size,
+        compute_dtype=str(model.dtype).removeprefix("torch."),
+        rows=summary.samples,
+        tokens=summary.tokens,
+        supervised_tokens=summary.supervised_tokens,
+        versions=_versions(),
+    )
+
+
+def base_size(model: nn.Module) -> tuple[int, int]:
+    """(weights, bytes) of the frozen base as it is stored."""
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    packed = [m.quantized for m in model.modules() if isinstance(m, QuantizedLinear)]
+    weights = sum(p.numel() for p in frozen) + sum(q.numel for q in packed)
+    return weights, sum(p.nbytes for p in frozen) + sum(q.nbytes for q in packed)
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _VERSIONS:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,177 @@
+"""Put a run together from its config: base, adapter, data, optimizer, schedule. Nothing here trains."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from quatrain.adapters import adapter_layers, adapter_parameters, attach_lora, load_adapter
+from quatrain.data import Loader, Prepared, prepare
+from quatrain.errors import ConfigError, ModelError
+from quatrain.models import load_model
+from quatrain.models.objective import Objective
+from quatrain.optim import AdamW, lr_multiplier
+from quatrain.training.config import RunConfig
+
+Progress = Callable[[str, int, int], None]
+"""Told (what, done, of how many) during long work."""
+
+
+@dataclass
+class Setup:
+    """Everything that the loop works with."""
+
+    config: RunConfig
+    model: nn.Module
+    tokenizer: Any
+    device: torch.device
+    objective: Objective
+    data: Prepared
+    loader: Loader
+    held_out: Loader | None
+    optimizer: AdamW
+    total_micro_batches: int
+
+    @property
+    def epochs_done(self) -> float:
+        """Passes over the data so far."""
+        at = self.loader.state_dict()
+        return at["epoch"] + at["index"] / self.loader.num_batches(at["epoch"])
+
+    @property
+    def total_steps(self) -> int:
+        return math.ceil(self.total_micro_batches / self.config.gradient_accumulation_steps)
+
+    def micro_batches_of(self, step: int) -> int:
+        """Micro-batches of the 1-based `step`; the last one takes what is left."""
+        size = self.config.gradient_accumulation_steps
+        return min(size, self.total_micro_batches - (step - 1) * size)
+
+    def learning_rate(self, step: int) -> float:
+        """The rate for the 1-based `step`: a pure function, so that resuming needs no state."""
+        warmup = math.ceil(self.config.warmup_ratio * self.total_steps)
+        factor = lr_multiplier(
+            self.config.lr_scheduler_type, step - 1, warmup_steps=warmup, total_steps=self.total_steps
+        )
+        return self.config.learning_rate * factor
+
+
+def build(
+    config: RunConfig, model: nn.Module | None = None, tokenizer: Any = None, progress: Progress = lambda *_: None
+) -> Setup:
+    """Load what isn't handed in and join all parts.
+
+    Raises:
+        ConfigError: neither a model nor a name of one; other errors as the parts raise them.
+    """
+    torch.manual_seed(config.seed)
+    if model is None:
+        model, tokenizer = _load_base(config, progress)
+    elif tokenizer is None:
+        raise ConfigError("`train` was given a model without its tokenizer; pass both, or neither and name a `model`")
+    data = prepare(
+        config.train_data, tokenizer, max_length=config.max_length, progress=lambda *at: progress("reading rows", *at)
+    )
+    _attach(model, config)
+    device = next(model.parameters()).device
+    objective = Objective(model.eval(), packing=config.packing)
+    loader = _loader(data, config, tokenizer, packing=objective.packs)
+    if _checkpoints_activations(config, device):
+        _checkpoint_activations(model)
+    return Setup(
+        config=config,
+        model=model,
+        tokenizer=tokenizer,
+        device=device,
+        objective=objective,
+        data=data,
+        loader=loader,
+        held_out=_held_out(config, tokenizer, packing=objective.packs, progress=progress),
+        optimizer=_optimizer(model, config),
+        total_micro_batches=_total_micro_batches(config, loader),
+    )
+
+
+def _load_base(config: RunConfig, progress: Progress) -> tuple[nn.Module, Any]:
+    if config.model is None:
+        raise ConfigError("`model` is required: a hub name, a folder or a GGUF file")
+    model, tokenizer = load_model(
+        config.model,
+        quantization=config.quantization,
+        double_quant=config.double_quant,
+        block_size=config.block_size,
+        compute_dtype=config.compute_dtype,
+        device=config.device,
+        revision=config.revision,
+        trust_remote_code=config.trust_remote_code,
+        progress=lambda done, total, name: progress("loading the base", done, total),
+    )
+    if tokenizer is None:
+        raise ModelError(f"{config.model} holds no tokenizer; add its tokenizer.json, or pass model and tokenizer to train")
+    return model, tokenizer
+
+
+def _attach(model: nn.Module, config: RunConfig) -> None:
+    """The adapter that training starts from: a stored one, one that the model already carries, or a new one."""
+    if config.adapter is not None:
+        load_adapter(model, config.adapter, trainable=True)
+    elif not adapter_layers(model):
+        attach_lora(model, config.lora, seed=config.seed)
+
+
+def _loader(data: Prepared, config: RunConfig, tokenizer: Any, *, packing: bool) -> Loader:
+    return Loader(
+        data.samples,
+        max_length=config.max_length,
+        batch_size=config.per_device_train_batch_size,
+        packing=packing,
+        pad_token_id=tokenizer.pad_token_id or 0,
+        seed=config.seed,
+    )
+
+
+def _held_out(config: RunConfig, tokenizer: Any, *, packing: bool, progress: Progress) -> Loader | None:
+    if config.held_out is None:
+        return None
+    data = prepare(
+        config.held_out,
+        tokenizer,
+        max_length=config.max_length,
+        progress=lambda *at: progress("reading held-out rows", *at),
+    )
+    return _loader(data, config, tokenizer, packing=packing)
+
+
+def _optimizer(model: nn.Module, config: RunConfig) -> AdamW:
+    return AdamW(
+        list(adapter_parameters(model).values()),
+        lr=config.learning_rate,
+        betas=(config.adam_beta1, config.adam_beta2),
+        eps=config.adam_epsilon,
+        weight_decay=config.weight_decay,
+        state_bits=8 if config.optim == "adamw_8bit" else 32,
+        paged={"auto": "auto", "always": True, "never": False}[config.optim_paged],
+    )
+
+
+def _total_micro_batches(config: RunConfig, loader: Loader) -> int:
+    if config.max_steps is not None:
+        return config.max_steps * config.gradient_accumulation_steps
+    whole, part = divmod(config.num_train_epochs, 1)
+    count = sum(loader.num_batches(epoch) for epoch in range(int(whole)))
+    return max(1, count + round(part * loader.num_batches(int(whole))))
+
+
+def _checkpoints_activations(config: RunConfig, device: torch.device) -> bool:
+    if config.gradient_checkpointing == "auto":
+        return device.type != "cpu"
+    return config.gradient_checkpointing == "on"
+
+
+def _checkpoint_activations(model: Any) -> None:
+    # transformers 5.23 renamed the method; 5.17 has the old name only.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable()

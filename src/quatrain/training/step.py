@@ -1,0 +1,54 @@
+"""One optimizer step over one or more micro-batches.
+
+The loss is summed over supervised tokens and divided by their number in the whole step. Averaging per micro-batch first,
+as is often done, would weigh a token by the company it happens to keep: 8 × 1 and 1 × 8 rows would give different updates.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from quatrain.data import MicroBatch
+from quatrain.models.objective import Objective
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step did."""
+
+    loss: float
+    """Mean cross-entropy per supervised token before the update, in nats."""
+    grad_norm: float
+    """Global L2 norm of the adapter's gradient before clipping."""
+    tokens: int
+    supervised_tokens: int
+    taken: bool
+    """False when the loss or the gradient wasn't finite: the adapter is as it was."""
+
+
+def train_step(
+    objective: Objective,
+    parameters: Sequence[nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    micro_batches: Sequence[MicroBatch],
+    *,
+    max_grad_norm: float,
+) -> StepResult:
+    """Forward and backward over all micro-batches, clip, update. The model is in training mode and `objective` ready."""
+    supervised = sum(batch.num_supervised for batch in micro_batches)
+    loss = torch.zeros((), device=parameters[0].device)
+    for batch in micro_batches:
+        share = objective(batch) / supervised
+        share.backward()
+        loss += share.detach()
+    limit = max_grad_norm or math.inf
+    norm = nn.utils.clip_grad_norm_(parameters, limit)
+    total, size = torch.stack([loss, norm]).tolist()
+    taken = math.isfinite(total) and math.isfinite(size)
+    if taken:
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return StepResult(total, size, sum(batch.num_tokens for batch in micro_batches), supervised, taken)

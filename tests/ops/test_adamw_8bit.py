@@ -57,7 +57,7 @@ def run_beside_bitsandbytes(shape: tuple[int, ...], steps: int, seed: int, weigh
 
 @pytest.mark.parametrize(("shape", "weight_decay"), [((64, 100), 0.0), ((17, 301), 0.1), ((4096,), 0.01)])
 def test_same_bits_as_bitsandbytes_with_exact_rounding(monkeypatch, shape, weight_decay):
-    """With the one approximation in bitsandbytes' CPU library replaced, 60 steps give the same codes, scales, values."""
+    """With the one approximation of bitsandbytes' CPU library replaced, 60 steps give the same codes and values."""
     monkeypatch.setattr(bitsandbytes_ops, "_quant_blockwise_fp32_direct", nearest_code)
     ours, state, theirs, their_state, _ = run_beside_bitsandbytes(shape, 60, 1, weight_decay)
     codes1, scales1, codes2, scales2 = state

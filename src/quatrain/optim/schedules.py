@@ -17,7 +17,8 @@ def lr_multiplier(name: str, step: int, *, warmup_steps: int, total_steps: int) 
     """What the learning rate is multiplied by in the optimizer step that ``step`` others precede.
 
     It rises linearly from 0 over ``warmup_steps``; then "linear" falls to 0 at ``total_steps``, "cosine" does so along
-    half a cosine wave, and "constant" stays at 1. Raises ConfigError for another name.
+    half a cosine wave (and stays there, where the curve of ``transformers`` would rise again), and "constant" stays
+    at 1. Raises ConfigError for another name.
     """
     if name not in SCHEDULES:
         raise ConfigError(f"lr_scheduler_type must be one of {', '.join(SCHEDULES)}, got {name!r}.")
@@ -25,8 +26,10 @@ def lr_multiplier(name: str, step: int, *, warmup_steps: int, total_steps: int) 
         return step / max(1, warmup_steps)
     if name == "constant":
         return 1.0
-    progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-    return 1.0 - progress if name == "linear" else 0.5 * (1.0 + math.cos(math.pi * progress))
+    falling_steps = max(1, total_steps - warmup_steps)
+    if name == "linear":
+        return max(0.0, (total_steps - step) / falling_steps)
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup_steps) / falling_steps)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,9 @@
 """AdamW with 8-bit state as one Triton kernel over all parameters.
 
-A launch per parameter would leave the GPU waiting for Python hundreds of times a step, and gathering gradients into one
-buffer would cost their size in memory again. So the kernel gets a table of addresses and finds by itself which parameter
-a row of state belongs to. Per element it reads the gradient, the parameter and two bytes of state, and writes the
-parameter and two bytes: 16 bytes in all, about what the memory bus can be asked for at least.
+A launch per parameter would leave the GPU waiting for Python hundreds of times a step, and gathering gradients into
+one buffer would cost their size in memory again. So the kernel gets a table of addresses and finds by itself which
+parameter a row of state belongs to. Per element it reads the gradient, the parameter and two bytes of state, and writes
+the parameter and two bytes: 16 bytes in all, the least that the update can move.
 
 Divisions and roots are the correctly rounded ones, so that the only differences from the reference are multiplications
 and additions that the compiler fuses.
@@ -22,7 +22,7 @@ from ..adamw_32bit.rows import ROW, rows_of
 from ..codebooks import dynamic_map
 from .rounding import rounding_table
 
-# Two rows of 256 per warp give each thread 16 elements whose loads are under way at once.
+# One row of 256 for each of the four warps: a block's largest value is found within a warp.
 ROWS_PER_PROGRAM = 4
 SMALLEST_NORMAL = torch.finfo(torch.float32).smallest_normal
 
@@ -68,7 +68,6 @@ def adamw_8bit(
         SMALLEST_NORMAL=SMALLEST_NORMAL,
         N=ROWS_PER_PROGRAM,
         C=ROW,
-        num_warps=2,
     )
 
 
@@ -152,7 +151,7 @@ def _compress(moment, codes, scales, rounding, row_N, state_NC, live_N, SMALLEST
     """The look-up of rounding.py; the order of the bits is harmless where there is no sign."""
     scale_N = tl.max(tl.abs(moment), axis=1)
     tl.store(scales + row_N, scale_N, live_N)
-    reciprocal_N = tl.div_rn(tl.full(scale_N.shape, 1.0, tl.float32), tl.maximum(scale_N, SMALLEST_NORMAL))
+    reciprocal_N = tl.div_rn(tl.zeros_like(scale_N) + 1.0, tl.maximum(scale_N, SMALLEST_NORMAL))
     bits = (moment * reciprocal_N[:, None]).to(tl.int32, bitcast=True)
     ordinal = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     entry = tl.load(rounding + ((ordinal >> 16) & 0xFFFF))

@@ -24,7 +24,7 @@ def parse_layers(layers: int | str | list[int] | tuple[int, ...]) -> tuple[int, 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """Low-rank adapters (Hu et al. 2021): a linear W x becomes W x + s · B A x, with A [r, in] and B [out, r] trained."""
+    """Low-rank adapters (Hu et al. 2021): W x becomes W x + s · B A x, with A [r, in] and B [out, r] trained."""
 
     r: int = 16
     """Rank of the update. 16 is enough for most tasks; QLoRA's own recipe uses 64."""

@@ -1,7 +1,8 @@
 """PEFT's adapter folder: `adapter_config.json` and `adapter_model.safetensors`, read and written here and nowhere else.
 
 Keys are ``base_model.model.<module>.lora_A.weight`` [r, in] and ``….lora_B.weight`` [out, r]. An adapter that uses a
-PEFT feature that this file doesn't know is refused by name: loading it without that feature would compute something else.
+PEFT feature that this file doesn't know is refused by name: loading it without that feature would compute something
+else.
 """
 
 import json
@@ -155,7 +156,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise AdapterError(f"{path} is missing; adapters stored as pickles (.bin) are not loaded: save as safetensors")
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118: safe_open is no dict
+            return {key: file.get_tensor(key) for key in list(file.keys())}
     except SafetensorError as error:
         raise AdapterError(f"{path} is damaged: {error}") from error
 
@@ -171,7 +172,9 @@ def _pair(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, tuple[Tensor
         halves.setdefault(name, {})[_HALVES[half]] = tensor
     incomplete = [name for name, pair in halves.items() if len(pair) != 2]
     if incomplete or not halves:
-        raise AdapterError(f"{folder}: lora_A and lora_B come in pairs; incomplete: {incomplete or 'all, the file is empty'}")
+        raise AdapterError(
+            f"{folder}: lora_A and lora_B come in pairs; incomplete: {incomplete or 'all, the file is empty'}"
+        )
     return {name: (pair["lora_A"], pair["lora_B"]) for name, pair in halves.items()}
 
 

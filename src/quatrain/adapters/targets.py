@@ -68,7 +68,7 @@ def _within_layers(chosen: list[str], config: LoraConfig) -> list[str]:
     if absent := wanted - present:
         reach = f"{min(present)}–{max(present)}" if present else "none"
         raise AdapterError(
-            f"`layers_to_transform` names blocks that hold no selected linear: {sorted(absent)}. Blocks with one: {reach}"
+            f"`layers_to_transform` names blocks without a selected linear: {sorted(absent)}. Blocks with one: {reach}"
         )
     return [name for name in chosen if block_index(name) in wanted]
 

@@ -25,7 +25,7 @@ class LossResult:
 
 @torch.no_grad()
 def evaluate_loss(objective: Objective, batches: Iterable[MicroBatch]) -> LossResult:
-    """Mean loss over all supervised tokens of `batches`, each token counting the same. The model is left in its mode."""
+    """Mean loss over all supervised tokens of `batches`, each counting the same. The model is left in its mode."""
     model = objective.model
     was_training = model.training
     model.eval()

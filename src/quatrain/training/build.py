@@ -110,7 +110,9 @@ def _load_base(config: RunConfig, progress: Progress) -> tuple[nn.Module, Any]:
         progress=lambda done, total, name: progress("loading the base", done, total),
     )
     if tokenizer is None:
-        raise ModelError(f"{config.model} holds no tokenizer; add its tokenizer.json, or pass model and tokenizer to train")
+        raise ModelError(
+            f"{config.model} holds no tokenizer; add its tokenizer.json, or pass model and tokenizer to train"
+        )
     return model, tokenizer
 
 

@@ -94,7 +94,9 @@ def train(
 class _Run:
     """The state of one call of `train`; `go` runs it to its end."""
 
-    def __init__(self, setup: Setup, folder: RunFolder, writer: EventWriter, display: ProgressDisplay, stop: StopRequest):
+    def __init__(
+        self, setup: Setup, folder: RunFolder, writer: EventWriter, display: ProgressDisplay, stop: StopRequest
+    ):
         self.setup, self.folder, self.writer, self.display, self.stop = setup, folder, writer, display, stop
         self.config = setup.config
         self.parameters = list(adapter_parameters(setup.model).values())
@@ -167,8 +169,8 @@ class _Run:
             self._write(Noted(level="warning", message=f"step {at.step} isn't taken: {_describe(result)}"))
         if self.failed_in_a_row >= _MOST_FAILED_STEPS:
             raise QuatrainError(
-                f"{_MOST_FAILED_STEPS} steps in a row had no finite gradient ({_describe(result)}). The last checkpoint is "
-                "good; lower `learning_rate`, or look at the rows named by the last steps"
+                f"{_MOST_FAILED_STEPS} steps in a row had no finite gradient ({_describe(result)}). "
+                "The last checkpoint is good; lower `learning_rate` and start again"
             )
         if at.step % self.config.logging_steps and at.step != self.setup.total_steps:
             return
@@ -256,4 +258,3 @@ def _due(step: int, every: int | None, epoch_ended: bool) -> bool:
 
 def _describe(result: StepResult) -> str:
     return f"loss {result.loss}, gradient norm {result.grad_norm}"
-

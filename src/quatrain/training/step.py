@@ -1,7 +1,8 @@
 """One optimizer step over one or more micro-batches.
 
-The loss is summed over supervised tokens and divided by their number in the whole step. Averaging per micro-batch first,
-as is often done, would weigh a token by the company it happens to keep: 8 × 1 and 1 × 8 rows would give different updates.
+The loss is summed over supervised tokens and divided by their number in the whole step. Averaging per micro-batch
+first, as is often done, would weigh a token by the company it happens to keep: 8 × 1 and 1 × 8 rows would give
+different updates.
 """
 
 import math
@@ -37,7 +38,10 @@ def train_step(
     *,
     max_grad_norm: float,
 ) -> StepResult:
-    """Forward and backward over all micro-batches, clip, update. The model is in training mode and `objective` ready."""
+    """Forward and backward over all micro-batches, clip, update.
+
+    The model is in training mode and `objective` ready.
+    """
     supervised = sum(batch.num_supervised for batch in micro_batches)
     loss = torch.zeros((), device=parameters[0].device)
     for batch in micro_batches:

@@ -1,4 +1,7 @@
-"""Packed attention in PyTorch: sample after sample. H query heads, G key/value heads, T tokens, S of one sample, D head."""
+"""Packed attention in PyTorch: sample after sample.
+
+H query heads, G key/value heads, T tokens, S tokens of one sample, D size of a head.
+"""
 
 import torch
 from torch import Tensor

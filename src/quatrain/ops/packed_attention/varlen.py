@@ -25,7 +25,5 @@ def packed_attention(
     longest = max(lengths)
     # The kernel counts the tokens to the left of the current one; ours counts the current one too.
     left = -1 if window is None else window - 1
-    out = varlen_attn(
-        q_THD, k_TGD, v_TGD, ends, ends, longest, longest, scale=scale, window_size=(left, 0), **_GROUPED
-    )
+    out = varlen_attn(q_THD, k_TGD, v_TGD, ends, ends, longest, longest, scale=scale, window_size=(left, 0), **_GROUPED)
     return out.transpose(0, 1)  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,76 @@
+"""What a person may name where a model is asked for: a run folder, an adapter folder, or a base."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quatrain.errors import AdapterError, ConfigError
+from quatrain.runlog import RunFolder
+
+
+@dataclass(frozen=True)
+class Target:
+    """A base with at most one adapter."""
+
+    base: str
+    adapter: Path | None
+    base_options: dict[str, Any]
+    """Keyword arguments for `load_model` that the run was trained with."""
+
+
+def resolve(named: str) -> Target:
+    """Find out what `named` is.
+
+    Raises:
+        ConfigError: the run's config doesn't name a base.
+        AdapterError: an adapter folder doesn't name a base, or a run has no adapter yet.
+    """
+    folder = RunFolder(Path(named))
+    if folder.config.is_file():
+        return _from_run(folder)
+    if (Path(named) / "adapter_config.json").is_file():
+        return _from_adapter(Path(named))
+    return Target(named, None, {})
+
+
+def _from_run(folder: RunFolder) -> Target:
+    from quatrain.training import read_config
+
+    config = read_config(folder.config)
+    if config.model is None:
+        raise ConfigError(f"{folder.path} was trained on a model handed over in Python: its config names no `model`")
+    if not folder.adapter.is_dir():
+        raise AdapterError(f"{folder.path} holds no adapter yet: its training hasn't ended; `quatrain train --resume`")
+    names = ("quantization", "double_quant", "block_size", "compute_dtype", "device", "revision", "trust_remote_code")
+    return Target(config.model, folder.adapter, {name: getattr(config, name) for name in names})
+
+
+def _from_adapter(folder: Path) -> Target:
+    try:
+        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise AdapterError(f"{folder}/adapter_config.json doesn't name the adapter's base: {error}") from error
+    if not isinstance(base, str):
+        raise AdapterError(
+            f"{folder}/adapter_config.json has no `base_model_name_or_path`; name the base and --adapter"
+        )
+    return Target(base, folder, {})
+
+
+def open_model(named: str, *, adapter: Path | None = None, **changes: Any) -> tuple[Any, Any]:
+    """Load what `named` stands for, with `adapter` instead of its own if given. A change that is None changes nothing."""
+    from quatrain.adapters import load_adapter
+    from quatrain.models import load_model
+
+    target = resolve(named)
+    options = target.base_options | {name: value for name, value in changes.items() if value is not None}
+    if options.get("quantization") == "none":
+        options["quantization"] = None
+    model, tokenizer = load_model(target.base, **options)
+    if tokenizer is None:
+        raise ConfigError(f"{target.base} holds no tokenizer; add its tokenizer.json")
+    adapter = adapter or target.adapter
+    if adapter is not None:
+        load_adapter(model, adapter)
+    return model, tokenizer

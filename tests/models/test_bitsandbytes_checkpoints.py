@@ -1,6 +1,5 @@
 """Checkpoints in four bits go both ways between Quatrain and transformers with bitsandbytes, byte for byte."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from families import config_of
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from quatrain.errors import ModelError
 from quatrain.models import load_model, save_quantized
 from quatrain.quantization import QuantizedLinear
 

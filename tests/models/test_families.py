@@ -1,4 +1,4 @@
-"""Every decoder family gives the logits that transformers gives: in 16 bits exactly, in four bits on the same weights."""
+"""Every decoder family gives the logits that transformers gives, unquantized exactly, in four bits on equal weights."""
 
 from pathlib import Path
 

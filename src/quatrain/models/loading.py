@@ -15,18 +15,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from quatrain import device as devices
 from quatrain.errors import ConfigError
+from quatrain.models.choosing import choose
 from quatrain.models.gguf_file import GgufFile
 from quatrain.models.load_plan import LoadPlan, Weights, plan_load
-from quatrain.models.placing import Placement, place, place_quantized
+from quatrain.models.placing import Placement, place, place_quantized, tie
 from quatrain.models.safetensors_folder import SafetensorsFolder
-from quatrain.models.skeleton import build_skeleton, candidates, read_config, set_generation
+from quatrain.models.skeleton import build_skeleton, read_config, set_generation
 from quatrain.models.sources import Source, locate
 from quatrain.models.stored_quantization import declare, take_stored
 from quatrain.models.summary import attach_summary, summarize
 from quatrain.models.tokenizers import check_vocabulary, read_tokenizer
 from quatrain.ops.codebooks import QUANT_TYPES
 from quatrain.quantization.bitsandbytes_format import from_bitsandbytes
-from quatrain.quantization.selection import Decision, select
+from quatrain.quantization.selection import Decision
 
 Progress = Callable[[int, int, str], None]
 """Called as (bytes done, bytes in all, name of the tensor that was just placed)."""
@@ -86,8 +87,10 @@ def load_model(
     )
     weights = _open(where)
     model, plan = _prepare(where, weights, placement, trust_remote_code)
-    decisions = select(
-        candidates(model, placement.compute_dtype),
+    decisions = choose(
+        model,
+        already_quantized=bool(plan.companions),
+        dtype=placement.compute_dtype,
         block_size=block_size,
         keep_in_16bit=keep_in_16bit,
         quantize_head=quantize_head,
@@ -143,6 +146,6 @@ def _fill(
         if progress is not None:
             progress(done, total, assignment.target)
     weights.close()
-    model.tie_weights(recompute_mapping=False)
+    tie(model, placement)
     model.to(placement.device)  # pyright: ignore[reportArgumentType]
     declare(model)

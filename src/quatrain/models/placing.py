@@ -8,10 +8,18 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from quatrain.errors import ModelError
 from quatrain.models.linears import is_linear, is_transposed
-from quatrain.quantization import QuantizedLinear, QuantizedTensor, quantize_4bit
+from quatrain.quantization import (
+    QuantizedEmbedding,
+    QuantizedLinear,
+    QuantizedModule,
+    QuantizedTensor,
+    quantize_4bit,
+)
+from quatrain.quantization.bitsandbytes_format import to_bitsandbytes
 from quatrain.quantization.selection import Decision
 
 
@@ -63,8 +71,10 @@ def _set(module: nn.Module, leaf: str, tensor: Tensor, placement: Placement) -> 
 def place_quantized(model: nn.Module, name: str, weight: QuantizedTensor, placement: Placement) -> None:
     """Installs a weight that the checkpoint holds in four bits already; its bytes stay as they are."""
     module = model.get_submodule(name.rpartition(".")[0])
-    if not is_linear(module):
-        raise ModelError(f"Only a linear can have a 4-bit weight; {name} belongs to a {type(module).__name__}.")
+    if not is_linear(module) and type(module) is not nn.Embedding:
+        raise ModelError(
+            f"Only linears and embeddings can be in four bits; {name} belongs to a {type(module).__name__}."
+        )
     shape = tuple(module.get_parameter("weight").shape)
     _check_shape(name, weight.shape, shape[::-1] if is_transposed(module) else shape)
     # `.to` returns the same storage on the CPU, which is the mapped file's.
@@ -72,13 +82,32 @@ def place_quantized(model: nn.Module, name: str, weight: QuantizedTensor, placem
 
 
 def swap(model: nn.Module, name: str, weight: QuantizedTensor, placement: Placement) -> None:
-    """Replaces the linear that owns the named weight by a quantized one with the same bias."""
-    owner = name.rpartition(".")[0]
-    weight = replace(weight, dtype=placement.compute_dtype)
-    linear = QuantizedLinear.from_quantized(
-        weight, model.get_submodule(owner)._parameters["bias"], placement.compute_dtype
-    )
-    model.set_submodule(owner, linear.eval())
+    """Replaces the linear or embedding that owns the named weight by a quantized one; a bias stays."""
+    owner, dtype = name.rpartition(".")[0], placement.compute_dtype
+    weight, module = replace(weight, dtype=dtype), model.get_submodule(owner)
+    if isinstance(module, nn.Embedding):
+        quantized = QuantizedEmbedding(weight, dtype)
+    else:
+        quantized = QuantizedLinear.from_quantized(weight, module._parameters["bias"], dtype)
+    model.set_submodule(owner, quantized.eval())
+
+
+def tie(model: PreTrainedModel, placement: Placement) -> None:
+    """Makes tied modules share their weight, in 16 bits as transformers does it, or in four bits as the same tensors.
+
+    A 4-bit weight has several names in a state dict; all of the second module's are noted as tied, so that whoever
+    saves the model writes the shared tensors once.
+    """
+    quantized = {}
+    for target, source in model.all_tied_weights_keys.items():
+        module = model.get_submodule(source.rpartition(".")[0])
+        if isinstance(module, QuantizedModule):
+            swap(model, target, module.quantized, placement)
+            quantized |= {target + n.removeprefix(source): n for n in to_bitsandbytes(module.quantized, source)}
+    if quantized:
+        model.all_tied_weights_keys = quantized
+    else:
+        model.tie_weights(recompute_mapping=False)
 
 
 def _check_shape(name: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:

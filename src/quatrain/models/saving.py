@@ -16,7 +16,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from quatrain.errors import ModelError
 from quatrain.models.safetensors_folder import INDEX
-from quatrain.quantization import QuantizedLinear
+from quatrain.quantization import QuantizedModule
 
 MAX_SHARD = "5GB"
 
@@ -33,7 +33,7 @@ def save_quantized(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | 
         ModelError: Nothing is quantized, an adapter is attached, or the folder already holds weights.
     """
     folder = Path(folder)
-    if not any(isinstance(module, QuantizedLinear) for module in model.modules()):
+    if not any(isinstance(module, QuantizedModule) for module in model.modules()):
         raise ModelError("Only a quantized model can be saved in four bits; use model.save_pretrained for this one.")
     if any(parameter.requires_grad for parameter in model.parameters()):
         raise ModelError("A base is saved without adapters; detach or merge the adapter first, or use save_adapter.")

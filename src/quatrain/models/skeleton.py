@@ -14,9 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from quatrain.errors import ModelError
-from quatrain.models.linears import is_linear, is_transposed
 from quatrain.models.sources import Source
-from quatrain.quantization.selection import Candidate, Role
 
 
 def read_config(source: Source, *, trust_remote_code: bool = False) -> PreTrainedConfig:
@@ -73,31 +71,6 @@ def set_generation(model: PreTrainedModel, source: Source, tokenizer) -> None:
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         if getattr(settings, name, None) is None:
             setattr(settings, name, getattr(tokenizer, name))
-
-
-def candidates(model: PreTrainedModel, dtype: torch.dtype) -> list[Candidate]:
-    """What selection needs to know about each parameter, tied ones only under the name that is stored."""
-    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    found = []
-    for module_name, module in model.named_modules():
-        for leaf, parameter in module.named_parameters(recurse=False):
-            shape = tuple(parameter.shape)
-            role: Role = "other"
-            if leaf == "weight" and module is head:
-                role = "head"
-            elif leaf == "weight" and module is embedding:
-                role = "embedding"
-            elif leaf == "weight" and is_linear(module):
-                role = "linear"
-            found.append(
-                Candidate(
-                    name=f"{module_name}.{leaf}" if module_name else leaf,
-                    shape=shape[::-1] if is_transposed(module) else shape,
-                    role=role,
-                    full_precision=parameter.dtype == torch.float32 != dtype,
-                )
-            )
-    return found
 
 
 def _float32_names(model: PreTrainedModel, dtype: torch.dtype) -> list[str]:

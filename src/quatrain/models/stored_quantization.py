@@ -11,12 +11,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from quatrain.errors import ModelError
 from quatrain.models.linears import is_linear
-from quatrain.quantization import QuantizedLinear
+from quatrain.quantization import QuantizedEmbedding, QuantizedModule
 from quatrain.quantization.bitsandbytes_format import quantization_config
 
-
 UNKNOWN_TO_BITSANDBYTES = frozenset({"falcon"})
-"""Model types whose linears are a subclass of `nn.Linear`, which transformers never replaces by bitsandbytes' module."""
+"""Model types whose linears are a subclass of `nn.Linear`; transformers never replaces those by bitsandbytes'."""
 
 
 def take_stored(config: PreTrainedConfig) -> None:
@@ -47,16 +46,18 @@ def take_stored(config: PreTrainedConfig) -> None:
 
 def declare(model: PreTrainedModel) -> None:
     """Notes on the model's config how its weights are quantized, so that any save makes a loadable checkpoint."""
-    linears = [module.quantized for module in model.modules() if isinstance(module, QuantizedLinear)]
-    if not linears:
+    modules = [module for module in model.modules() if isinstance(module, QuantizedModule)]
+    if not modules:
         return
+    first = modules[0].quantized
     kept = [name for name, module in model.named_modules() if is_linear(module)]
     note = quantization_config(
-        quant_type=linears[0].quant_type,
-        double_quant=linears[0].is_double_quantized,
-        compute_dtype=linears[0].dtype,
+        quant_type=first.quant_type,
+        double_quant=first.is_double_quantized,
+        compute_dtype=first.dtype,
         skip_modules=kept,
     )
-    if model.config.model_type in UNKNOWN_TO_BITSANDBYTES or any(w.quant_type == "int4" for w in linears):
+    embedding = any(isinstance(module, QuantizedEmbedding) for module in modules)
+    if first.quant_type == "int4" or embedding or model.config.model_type in UNKNOWN_TO_BITSANDBYTES:
         note["quant_method"] = "quatrain"
     model.config.quantization_config = note

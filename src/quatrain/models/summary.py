@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from quatrain.errors import ModelError
-from quatrain.quantization import QuantizedLinear
+from quatrain.quantization import QuantizedModule
 
 _ATTRIBUTE = "quatrain_summary"
 
@@ -113,6 +113,7 @@ def summarize(model: nn.Module, reasons: Mapping[str, str]) -> ModelSummary:
         model: The base, before any adapter is attached.
         reasons: Why parameters weren't quantized, by name; a parameter without one was in 16 bits on request.
     """
+    tied = getattr(model, "all_tied_weights_keys", {})
     quantized = [
         QuantizedMatrix(
             name=f"{name}.weight",
@@ -121,7 +122,7 @@ def summarize(model: nn.Module, reasons: Mapping[str, str]) -> ModelSummary:
             nbytes=module.quantized.nbytes,
         )
         for name, module in model.named_modules()
-        if isinstance(module, QuantizedLinear)
+        if isinstance(module, QuantizedModule) and f"{name}.weight" not in tied
     ]
     kept = [
         KeptTensor(

@@ -1,6 +1,8 @@
-"""Weights in four bits: the quantized tensor, the linear layer that holds one, and bitsandbytes' form on disk."""
+"""Weights in four bits: the quantized tensor, the layers that hold one, and bitsandbytes' form on disk."""
 
+from .embedding import QuantizedEmbedding
 from .linear import QuantizedLinear
+from .module import QuantizedModule
 from .tensor import QuantizedTensor, quantize_4bit
 
-__all__ = ["QuantizedLinear", "QuantizedTensor", "quantize_4bit"]
+__all__ = ["QuantizedEmbedding", "QuantizedLinear", "QuantizedModule", "QuantizedTensor", "quantize_4bit"]

@@ -122,7 +122,7 @@ def _decide(candidate: Candidate, block_size: int, quantize_head: bool, quantize
     if candidate.role == "embedding":
         return _decide_embedding(shape, block_size, quantize_embeddings)
     if candidate.role == "other":
-        return _keep("not the weight of a linear")
+        return _keep("neither a plain linear nor a plain embedding")
     if candidate.module.rpartition(".")[2] in ROUTER_NAMES and shape[0] < shape[1]:
         return _keep("router: a small error would send tokens to other experts")
     if min(shape) < THINNEST:

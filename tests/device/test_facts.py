@@ -7,7 +7,7 @@ from importlib import metadata
 import pytest
 import torch
 
-from quatrain.device import describe, facts
+from quatrain.device import describe, facts, name
 
 
 def by_name() -> dict[str, facts.Fact]:
@@ -71,3 +71,7 @@ def test_facts_are_gathered_without_importing_heavy_libraries():
 def test_each_gpu_has_a_line_with_its_memory_and_precisions():
     gpu = by_name()["GPU 0"]
     assert gpu.ok and "GiB free of" in gpu.value and "driver unknown" not in gpu.value
+
+
+def test_a_device_is_called_by_the_name_that_a_person_knows():
+    assert name(torch.device("cpu")) in by_name()["CPU"].value

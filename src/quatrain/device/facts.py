@@ -151,5 +151,9 @@ def _package(name: str, purpose: str, *, needed: bool = True) -> Fact:
 
 
 def _requirements() -> dict[str, Requirement]:
-    """What Quatrain's installed metadata requires, by package name, its optional groups included."""
-    return {r.name: r for r in map(Requirement, metadata.requires("quatrain") or [])}
+    """What Quatrain's metadata requires, by package name, optional groups included; nothing when it isn't installed."""
+    try:
+        listed = metadata.requires("quatrain") or []
+    except metadata.PackageNotFoundError:
+        listed = []
+    return {requirement.name: requirement for requirement in map(Requirement, listed)}

@@ -92,20 +92,23 @@ def chart(id: str, title: str, unit: str, series: list[Series], *, from_zero: bo
         unit=f"{unit}, log scale".removeprefix(", ") if y.log else unit,
         description=" ".join(_in_words(s, unit) for s in shown),
         x=x,
-        x_ticks=[Tick(100 * x.at(v), label) for v, label in ticks(x, most=6) if v == int(v)],
+        x_ticks=[Tick(100 * x.at(v), label) for v, label in ticks(x, most=6, whole=True)],
         y_ticks=[Tick(100 * y.at(v), label) for v, label in ticks(y, most=5)],
         curves=[_curve(s, x, y) for s in shown],
         gaps=gaps,
     )
 
 
-def ticks(axis: Axis, most: int) -> list[tuple[float, str]]:
-    """At most ``most`` round values within the axis (steps of 1, 2 or 5 times a power of ten), with labels."""
+def ticks(axis: Axis, most: int, *, whole: bool = False) -> list[tuple[float, str]]:
+    """About ``most`` round values within the axis (1, 2 or 5 times a power of ten apart), with labels.
+
+    ``whole`` keeps them at least 1 apart, for an axis that counts.
+    """
     if axis.log:
         powers = range(math.ceil(math.log10(axis.low) - 1e-9), math.floor(math.log10(axis.high) + 1e-9) + 1)
         stride = max(1, math.ceil(len(powers) / most))
         return [(10.0**p, number(10.0**p, digits=1)) for p in powers[::stride]]
-    rough = (axis.high - axis.low) / most
+    rough = max((axis.high - axis.low) / most, 1.0 if whole else 0.0)
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9))
     first, last = math.ceil(axis.low / step - 1e-9), math.floor(axis.high / step + 1e-9)
@@ -173,5 +176,6 @@ def _in_words(series: Series, unit: str) -> str:
     missing = len(series.points) - len(finite)
     return (
         f"{series.name}: {number(first)} {unit} at step {first_step:g}, {number(last)} at step {last_step:g}, "
-        f"between {number(lowest)} and {number(highest)}." + (f" {missing} values weren't finite." if missing else "")
+        f"between {number(lowest)} and {number(highest)}."
+        + (f" {missing} of {len(series.points)} values weren't finite." if missing else "")
     ).replace("  ", " ")

@@ -36,7 +36,8 @@ def tiles(summary: RunSummary) -> list[Tile]:
     shown = [_change_tile(c, f"{c.name.replace('_', ' ')}, {c.split}") for c in scores[:3]]
     shown += [_change_tile(c, f"loss, {c.split}") for c in losses[:2]]
     if summary.final_loss is not None and summary.first_loss is not None:
-        shown.append(Tile("training loss", wording.number(summary.final_loss), wording.number(summary.first_loss)))
+        before = wording.number(summary.first_loss) if summary.steps > 1 else ""
+        shown.append(Tile("training loss", wording.number(summary.final_loss), before))
     if summary.steps:
         shown += [
             Tile("time", wording.duration(summary.seconds), note=f"{summary.steps:,} of {summary.total_steps:,} steps"),
@@ -62,36 +63,34 @@ def charts(events: list[Event]) -> list[Chart]:
     def curve(name: str, style: str, value: Callable[[StepDone], float]) -> Series:
         return Series(name, style, [(e.step, value(e)) for e in steps])
 
-    loss = [(float(e.step), e.loss) for e in steps]
+    def measured(value: Callable[[StepDone], float]) -> list[Series]:
+        """A noisy number: each step's value, and the course that they take."""
+        each = curve("each step", "faint", value)
+        return [each, Series("smoothed", "main", smoothed(each.points))]
+
+    speed = measured(lambda e: e.tokens_per_second)
+    memory = [
+        curve("after the step", "main", lambda e: e.memory / wording.GIB),
+        curve("peak so far", "second", lambda e: e.peak_memory / wording.GIB),
+    ]
     drawn = [
-        chart("loss", "Loss", "nats per token", _loss_series(loss, events), from_zero=False),
+        chart("loss", "Loss", "nats per token", measured(lambda e: e.loss) + _evaluations(events), from_zero=False),
         chart("rate", "Learning rate", "", [curve("learning rate", "main", lambda e: e.learning_rate)]),
-        chart("norm", "Gradient norm", "before clipping", [curve("gradient norm", "main", lambda e: e.grad_norm)]),
-        chart("speed", "Speed", "tokens/s", [curve("tokens/s", "main", lambda e: e.tokens_per_second)]),
-        chart(
-            "memory",
-            "Memory",
-            "GiB",
-            [
-                curve("after the step", "main", lambda e: e.memory / wording.GIB),
-                curve("peak so far", "second", lambda e: e.peak_memory / wording.GIB),
-            ],
-        ),
+        chart("norm", "Gradient norm", "before clipping", measured(lambda e: e.grad_norm)),
+        chart("speed", "Speed", "tokens/s", speed),
+        chart("memory", "Memory", "GiB", memory),
     ]
     return [c for c in drawn if c is not None]
 
 
-def _loss_series(loss: list[Point], events: list[Event]) -> list[Series]:
+def _evaluations(events: list[Event]) -> list[Series]:
+    """The evaluation loss of each split, in dots."""
     by_split: dict[str, list[Point]] = {}
     for e in events:
         if isinstance(e, Evaluated) and e.loss is not None:
             by_split.setdefault(e.split, []).append((e.step, e.loss))
     styles = ("second", "third", "fourth")
-    return [
-        Series("each step", "faint", loss),
-        Series("smoothed", "main", smoothed(loss)),
-        *(Series(split, styles[i % 3], points, markers=True) for i, (split, points) in enumerate(by_split.items())),
-    ]
+    return [Series(split, styles[i % 3], points, markers=True) for i, (split, points) in enumerate(by_split.items())]
 
 
 def answers(events: list[Event]) -> list[Answers]:

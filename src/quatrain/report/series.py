@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 Point = tuple[float, float]
 
-MOST_POINTS = 500
-"""Of one curve on the page. A chart is at most some 1000 pixels wide, and each column of pixels shows a range."""
+MOST_POINTS = 1000
+"""Of one curve on the page: about one for each pixel that the widest chart has."""
 
 
 @dataclass(frozen=True)

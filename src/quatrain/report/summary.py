@@ -1,6 +1,5 @@
 """A run in numbers: what the terminal prints at the end and what the page shows on top."""
 
-import math
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
@@ -46,7 +45,7 @@ class RunSummary:
     """Median over the steps."""
     first_loss: float | None
     final_loss: float | None
-    """Mean of the last steps' finite losses; None when there is none."""
+    """Mean over the last steps: not a number when one of theirs wasn't."""
     peak_memory: int
     trainable_parameters: int
     total_parameters: int
@@ -89,7 +88,6 @@ def summary_of(config: dict[str, Any], events: list[Event]) -> RunSummary:
     steps = [e for e in events if isinstance(e, StepDone)]
     starts = [e for e in events if isinstance(e, RunStarted)]
     start = starts[-1] if starts else None
-    losses = [e.loss for e in steps if math.isfinite(e.loss)]
     return RunSummary(
         base=start.base if start else "unknown model",
         data=str(config.get("data.path", config.get("data", "unknown data"))),
@@ -103,8 +101,8 @@ def summary_of(config: dict[str, Any], events: list[Event]) -> RunSummary:
         seconds=_wall_seconds(events),
         tokens=sum(e.tokens for e in steps),
         tokens_per_second=median(e.tokens_per_second for e in steps) if steps else 0.0,
-        first_loss=losses[0] if losses else None,
-        final_loss=fmean(losses[-LAST_STEPS:]) if losses else None,
+        first_loss=steps[0].loss if steps else None,
+        final_loss=fmean(e.loss for e in steps[-LAST_STEPS:]) if steps else None,
         peak_memory=max((e.peak_memory for e in steps), default=0),
         trainable_parameters=start.trainable_parameters if start else 0,
         total_parameters=start.total_parameters if start else 0,

@@ -20,7 +20,8 @@ def test_every_question_of_the_doctor_is_answered():
     assert expected <= found.keys()
     assert {"flash-attn", "nvidia-cudnn-frontend", "transformers", "peft", "bitsandbytes"} <= found.keys()
     assert any(name.startswith("GPU") for name in found)
-    assert found["torch"].value == torch.__version__
+    assert torch.__version__.startswith(found["torch"].value)
+    assert found["torch build"].value == (f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only")
     assert all(fact.value for fact in found.values())
     assert all(fact.remedy for fact in found.values() if fact.ok is False), "what is wrong has a remedy"
 
@@ -32,11 +33,22 @@ def test_a_missing_or_old_package_is_reported_with_its_remedy(monkeypatch):
         return "0.0.1"
 
     monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(
+        metadata, "requires", lambda name: ["torch", "transformers>=5.17", 'peft>=0.21; extra == "test"']
+    )
     found = by_name()
     assert found["peft"].ok is None and found["peft"].remedy == ""
     assert found["transformers"].ok is False
     assert "0.0.1, but transformers>=" in found["transformers"].value
     assert "pip install 'transformers>=" in found["transformers"].remedy
+
+
+def test_a_source_checkout_that_is_not_installed_has_a_doctor_too(monkeypatch):
+    def requires(name: str) -> list[str]:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", requires)
+    assert by_name()["torch"].ok is True
 
 
 @pytest.mark.parametrize(("cuda", "remedy"), [(None, "CUDA build of PyTorch"), ("13.0", "now 535.104.05")])

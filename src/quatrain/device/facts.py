@@ -43,6 +43,7 @@ def describe() -> list[Fact]:
     return [
         Fact("Python", platform.python_version(), ok=True),
         _package("torch", "it does all computing"),
+        Fact("torch build", f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"),
         *_cpu(),
         *_disks(),
         *_gpus(),

@@ -3,21 +3,21 @@
 A codebook is a table: code ``i`` means ``table[i] · scale``, where the scale is the largest magnitude of the block. All
 tables lie in [-1, 1] (INT4's unused code apart), so a block's largest value is kept exactly.
 
-**NF4** (QLoRA, Dettmers et al. 2023, section 3 and appendix E) has as its values quantiles of the standard normal, because
-trained weights are close to normal within a block: every code is then used about equally often. A symmetric set of 16
-quantiles would have no zero, and zeros must stay zeros, so the two sides are built apart: an exact zero, 8 quantiles above
-it and 7 below. :func:`normal_float_values` computes them; the constants below are the float32 numbers that existing
-checkpoints were made with, and they are what counts for the bytes.
+**NF4** (QLoRA, Dettmers et al. 2023, section 3 and appendix E) has as its values quantiles of the standard normal,
+because trained weights are close to normal within a block: every code is then used about equally often. A symmetric
+set of 16 quantiles would have no zero, and zeros must stay zeros, so the two sides are built apart: an exact zero, 8
+quantiles above it and 7 below. :func:`normal_float_values` computes them; the constants below are the float32 numbers
+that existing checkpoints were made with, and they are what counts for the bytes.
 
 **FP4** is a tiny floating point number, sign, two exponent bits, one mantissa bit (E2M1); the exponent is stored in an
 order of its own, so codes don't ascend with values, and there are two zeros.
 
-**INT4** is the plain uniform grid that QLoRA compares against: code ``i`` is the integer ``i - 8``, over 7. Scales come from
-the largest magnitude, so -8 is never produced, and the grid in use is symmetric with an exact zero.
+**INT4** is the plain uniform grid that QLoRA compares against: code ``i`` is the integer ``i - 8``, over 7. Scales
+come from the largest magnitude, so -8 is never produced, and the grid in use is symmetric with an exact zero.
 
-**The dynamic map** (Dettmers, "8-bit Approximations for Parallelism in Deep Learning", 2016) spends its bits on a moving
-border between exponent and fraction: precise near one, and still resolving magnitudes near 1e-6. It holds the scales of the
-scales (double quantization) and 8-bit optimizer state.
+**The dynamic map** (Dettmers, "8-bit Approximations for Parallelism in Deep Learning", 2016) spends its bits on a
+moving border between exponent and fraction: precise near one, and still resolving magnitudes near 1e-6. It holds the
+scales of the scales (double quantization) and 8-bit optimizer state.
 """
 
 from functools import cache
@@ -51,7 +51,8 @@ _NF4 = (
 )
 # Codes 0–7, over the largest; codes 8–15 are their negatives.
 _FP4_MAGNITUDES = (0.0, 0.0625, 8.0, 12.0, 4.0, 6.0, 2.0, 3.0)
-# FP4's codes from the smallest value to the largest. Zero has two codes, 0 before 8: the smallest positive values round to 8.
+# FP4's codes from the smallest value to the largest. Zero has two codes, 0 before 8: the smallest positive values
+# round to 8.
 _FP4_ASCENDING = (11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3)
 
 
@@ -59,8 +60,8 @@ _FP4_ASCENDING = (11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3)
 def codebook(quant_type: str, device: torch.device | str = "cpu") -> Float[Tensor, "16"]:
     """The float32 value of each 4-bit code. The tensor is shared: don't write into it.
 
-    Tables are always computed on the CPU, so that neither ``torch.device("meta")`` contexts nor a GPU's arithmetic touch them.
-    Raises QuantizationError if ``quant_type`` isn't one of :data:`QUANT_TYPES`.
+    Tables are always computed on the CPU, so that neither ``torch.device("meta")`` contexts nor a GPU's arithmetic
+    touch them. Raises QuantizationError if ``quant_type`` isn't one of :data:`QUANT_TYPES`.
     """
     if quant_type == "nf4":
         values = torch.tensor(_NF4, device="cpu")
@@ -109,8 +110,8 @@ def normal_float_values(offset: float = 0.9677083) -> Float[Tensor, "16"]:
 def dynamic_map(signed: bool = True, device: torch.device | str = "cpu") -> Float[Tensor, "256"]:
     """The 256 ascending float32 values of the 8-bit dynamic map, in [-1, 1] or (unsigned) in [0, 1].
 
-    Decade ``e`` (0 to 6) covers (0.1, 1)·10^(e-6) with 2^e values, or 2^(e+1) without a sign bit, at the centres of equal
-    bins; zero and one are added. The order of the float32 operations is part of the format.
+    Decade ``e`` (0 to 6) covers (0.1, 1)·10^(e-6) with 2^e values, or 2^(e+1) without a sign bit, at the centres of
+    equal bins; zero and one are added. The order of the float32 operations is part of the format.
     """
     values = [0.0, 1.0]
     for exponent in range(7):

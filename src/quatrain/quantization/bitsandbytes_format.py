@@ -1,16 +1,14 @@
-"""bitsandbytes' form of a 4-bit tensor on disk, which is also ours (``quant_method: "bitsandbytes"``; checked against 0.50.2).
+"""bitsandbytes' form of a 4-bit tensor on disk, which is also ours (checked against 0.50.2).
 
-A weight ``X.weight`` becomes these tensors:
+A weight ``X.weight`` of n elements becomes these tensors, those marked * only with double quantization:
 
-========================================  =============================================================================
-``X.weight``                              uint8 [⌈n/2⌉, 1], the codes
-``X.weight.absmax``                       the scales: float32 [blocks], or uint8 [blocks] with double quantization
-``X.weight.quant_map``                    float32 [16], the codebook
-``X.weight.nested_absmax``                float32 [⌈blocks/256⌉], only with double quantization
-``X.weight.nested_quant_map``             float32 [256], the 8-bit dynamic map, only with double quantization
-``X.weight.quant_state.bitsandbytes__T``  uint8, JSON: ``quant_type`` (T), ``blocksize``, ``dtype``, ``shape``, and with double
-                                          quantization ``nested_blocksize``, ``nested_dtype``, ``nested_offset``
-========================================  =============================================================================
+- ``X.weight`` uint8 [⌈n/2⌉, 1]: the codes.
+- ``X.weight.absmax`` float32 [blocks], or uint8 [blocks] with double quantization: the scales.
+- ``X.weight.quant_map`` float32 [16]: the codebook.
+- ``X.weight.nested_absmax``* float32 [⌈blocks/256⌉]: the scales of the scales.
+- ``X.weight.nested_quant_map``* float32 [256]: the 8-bit dynamic map.
+- ``X.weight.quant_state.bitsandbytes__T`` uint8: JSON with the keys ``quant_type`` (which is T), ``blocksize``, ``dtype``,
+  ``shape``, ``nested_blocksize``*, ``nested_dtype``*, ``nested_offset``*, in this order.
 
 INT4 isn't known there; it is stored in the same fields with T = ``int4``, which only Quatrain reads.
 
@@ -26,7 +24,7 @@ import torch
 from torch import Tensor
 
 from quatrain.errors import QuantizationError
-from quatrain.ops.checks import BLOCK_SIZES, check_bytes, check_finite_scales, check_scales
+from quatrain.ops.checks import BLOCK_SIZES, check_bytes, check_scales
 from quatrain.ops.codebooks import QUANT_TYPES, codebook, dynamic_map
 from quatrain.ops.dequantize_4bit import NESTED_BLOCK_SIZE
 
@@ -67,8 +65,8 @@ def to_bitsandbytes(weight: QuantizedTensor, name: str) -> dict[str, Tensor]:
 def from_bitsandbytes(tensors: Mapping[str, Tensor], name: str) -> QuantizedTensor:
     """Read the weight ``name`` from ``tensors`` (a checkpoint, or part of one); its tensors are views where possible.
 
-    Raises QuantizationError if a field is missing or of the wrong type, if sizes contradict each other, if a codebook isn't
-    the one that its name promises, or if a scale isn't finite.
+    Raises QuantizationError if a field is missing or of the wrong type, if sizes contradict each other, if a codebook
+    isn't the one that its name promises, or if a scale isn't finite.
     """
     state = _read_state(tensors, name)
     numel = math.prod(state["shape"])
@@ -84,12 +82,12 @@ def from_bitsandbytes(tensors: Mapping[str, Tensor], name: str) -> QuantizedTens
         check_bytes(f"{name}.absmax", scales, blocks)
         nested_scales = _field(tensors, f"{name}.nested_absmax").contiguous().view(-1)
         check_scales(f"{name}.nested_absmax", nested_scales, -(-blocks // NESTED_BLOCK_SIZE))
-        check_finite_scales(nested_scales)
+        _check_finite(f"{name}.nested_absmax", nested_scales)
         _check_table(tensors, f"{name}.nested_quant_map", dynamic_map())
         offset = torch.tensor(state["nested_offset"], dtype=torch.float32, device=codes.device)
     else:
         check_scales(f"{name}.absmax", scales, blocks)
-        check_finite_scales(scales)
+        _check_finite(f"{name}.absmax", scales)
     return QuantizedTensor(
         codes=codes,
         scales=scales,
@@ -104,15 +102,23 @@ def from_bitsandbytes(tensors: Mapping[str, Tensor], name: str) -> QuantizedTens
 
 def stored_names(tensors: Mapping[str, Any], name: str) -> list[str]:
     """The names in ``tensors`` that belong to the 4-bit weight ``name``; empty if it isn't stored in four bits."""
-    fields = ("", ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", *(f".{_STATE}{t}" for t in QUANT_TYPES))
-    found = [name + field for field in fields if name + field in tensors]
-    return found if any(_STATE in key for key in found) else []
+    if not any(f"{name}.{_STATE}{quant_type}" in tensors for quant_type in QUANT_TYPES):
+        return []
+    fields = ["absmax", "quant_map", "nested_absmax", "nested_quant_map", *(_STATE + t for t in QUANT_TYPES)]
+    return [key for key in (name, *(f"{name}.{field}" for field in fields)) if key in tensors]
 
 
 def _field(tensors: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in tensors:
-        raise QuantizationError(f"A 4-bit weight needs the tensor {name!r}, which is missing. The checkpoint is incomplete.")
+        raise QuantizationError(
+            f"A 4-bit weight needs the tensor {name!r}, and it is missing: an incomplete checkpoint."
+        )
     return tensors[name]
+
+
+def _check_finite(name: str, scales: Tensor) -> None:
+    if not scales.isfinite().all():
+        raise QuantizationError(f"{name!r} must hold finite scales, and doesn't. The checkpoint is damaged.")
 
 
 def _check_table(tensors: Mapping[str, Tensor], name: str, expected: Tensor) -> None:
@@ -141,7 +147,9 @@ def _read_state(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:
         raise QuantizationError(f"{key!r} must hold JSON: {error}. The checkpoint is damaged.") from error
     rule = _broken_rule(state, found[0])
     if rule:
-        raise QuantizationError(f"{key!r} must hold {rule}, got {state!r}. The checkpoint is damaged or of another format.")
+        raise QuantizationError(
+            f"{key!r} must hold {rule}, got {state!r}. The checkpoint is damaged or of another kind."
+        )
     return state
 
 

@@ -1,8 +1,8 @@
 """A tensor in four bits: packed codes, a scale per block, and usually scales of the scales.
 
-With blocks of 64 a float32 scale costs half a bit per parameter. **Double quantization** (QLoRA, section 3) stores the scales
-in 8 bits themselves: their mean (the offset) is taken off, and what remains is quantized in blocks of 256 with the 8-bit
-dynamic map. Together 4 + 8/64 + 32/(64·256) = 4.127 bits per parameter.
+With blocks of 64 a float32 scale costs half a bit per parameter. **Double quantization** (QLoRA, section 3) stores
+the scales in 8 bits themselves: their mean (the offset) is taken off, and what remains is quantized in blocks of 256
+with the 8-bit dynamic map. Together 4 + 8/64 + 32/(64·256) = 4.127 bits per parameter.
 """
 
 from collections.abc import Callable
@@ -81,7 +81,7 @@ class QuantizedTensor:
         return replace(self, **{name: function(tensor) for name, tensor in self._tensors().items()})
 
     def _tensors(self) -> dict[str, Tensor]:
-        stored = {"codes": self.codes, "scales": self.scales, "nested_scales": self.nested_scales, "offset": self.offset}
+        stored = {name: getattr(self, name) for name in ("codes", "scales", "nested_scales", "offset")}
         return {name: tensor for name, tensor in stored.items() if tensor is not None}
 
 
@@ -90,9 +90,9 @@ def quantize_4bit(
 ) -> QuantizedTensor:
     """Quantize a float32, bfloat16 or float16 ``tensor`` of any shape, in blocks along its row-major order.
 
-    ``quant_type`` is "nf4", "fp4" or "int4"; ``block_size`` a power of two from 32 to 4096. Codes, scales, nested scales and
-    offset of NF4 and FP4 equal those of bitsandbytes 0.50.2 byte for byte (on the CPU; a GPU sums the offset's mean in
-    another order).
+    ``quant_type`` is "nf4", "fp4" or "int4"; ``block_size`` a power of two from 32 to 4096. Codes, scales, nested
+    scales and offset of NF4 and FP4 equal those of bitsandbytes 0.50.2 byte for byte (on the CPU; a GPU sums the
+    offset's mean in another order).
 
     Raises QuantizationError if the tensor is empty, holds a NaN or an infinity, or has another type.
     """

@@ -1,9 +1,9 @@
 """Four-bit dequantization in plain PyTorch, fast enough for training on a CPU.
 
-A byte holds two codes, so it is looked up whole, in a table of 256 *pairs* of float32 values; complex64 is PyTorch's name
-for such a pair. That is half as many look-ups, no shifts and masks, and the table stays in the first-level cache. Of the
-ways to look up (``index_select``, ``take``, indexing, ``embedding``, ``gather``) only ``gather``, with a row per block, is both quick
-and spread over the cores.
+A byte holds two codes, so it is looked up whole, in a table of 256 *pairs* of float32 values; complex64 is PyTorch's
+name for such a pair. That is half as many look-ups, no shifts and masks, and the table stays in the first-level
+cache. Of the ways to look up (``index_select``, ``take``, indexing, ``embedding``, ``gather``) only ``gather``, with
+a row per block, is both quick and spread over the cores.
 
 The product is taken in float32 and rounded once; taking it in bfloat16 would be faster and wrong in the last bit.
 """

@@ -1,9 +1,11 @@
 """Four-bit dequantization as one GPU kernel, double quantization undone on the way.
 
-The operation is bound by memory: half a byte in, two bytes out. So a program takes a tile of whole blocks, reads its codes
-in 16-byte pieces, reads each scale once a row, and looks codes up in the 64-byte codebook, which lies in the first-level
-cache: 16 addresses of one cache line serve a warp at once, whereas a tree of 15 selections per code would make the
-kernel bound by arithmetic.
+The operation is bound by memory: half a byte in, two bytes out. So a program takes a tile of whole blocks, reads its
+codes in 16-byte pieces, reads each scale once a row, and looks codes up in the 64-byte codebook, which lies in the
+first-level cache: 16 addresses of one cache line serve a warp at once. (``tl.gather`` from registers is as fast; a
+table of pairs by byte spans 16 cache lines and is slower; a tree of 15 selections a code is bound by arithmetic.)
+Masks cost a sixth of the speed, so sizes that fill their tiles, which is nearly every weight, are compiled without
+them.
 
 Legend: ``N`` blocks of a tile, ``P`` bytes (pairs of codes) of a block, ``E`` = 2·P elements of a block.
 """
@@ -18,7 +20,7 @@ from torch import Tensor
 from ..codebooks import codebook, dynamic_map
 from .reference import NESTED_BLOCK_SIZE
 
-TILE_BYTES = 2048
+TILE = 4096
 
 
 def dequantize_4bit(
@@ -35,10 +37,8 @@ def dequantize_4bit(
     """See :func:`quatrain.ops.dequantize_4bit.dequantize_4bit`; no argument is checked here."""
     if out is None:
         out = torch.empty(numel, dtype=dtype, device=codes.device)
-    bytes_per_block = block_size // 2
-    blocks_per_tile = max(1, TILE_BYTES // bytes_per_block)
     with torch.cuda.device_of(codes):
-        _kernel[(triton.cdiv(numel, blocks_per_tile * block_size),)](
+        _kernel[(triton.cdiv(numel, TILE),)](
             codes,
             scales,
             scales if nested is None else nested.scales,
@@ -47,8 +47,9 @@ def dequantize_4bit(
             dynamic_map(True, codes.device),
             out,
             numel,
-            N=blocks_per_tile,
-            P=bytes_per_block,
+            N=TILE // block_size,
+            P=block_size // 2,
+            FULL=numel % TILE == 0,
             NESTED=nested is not None,
             NESTED_BLOCK=NESTED_BLOCK_SIZE,
             # A fused multiply-add would round product and offset once; the format rounds twice.
@@ -69,27 +70,28 @@ def _kernel(
     numel,
     N: tl.constexpr,
     P: tl.constexpr,
+    FULL: tl.constexpr,
     NESTED: tl.constexpr,
     NESTED_BLOCK: tl.constexpr,
 ):
     E: tl.constexpr = 2 * P
     first_block = tl.program_id(0).to(tl.int64) * N
     left = numel - first_block * E
-    row_N = tl.arange(0, N)[:, None]
+    row_N1 = tl.arange(0, N)[:, None]
+    byte_NP = row_N1 * P + tl.arange(0, P)[None, :]
+    element_NE = row_N1 * E + tl.arange(0, E)[None, :]
+    mask_N1 = None if FULL else row_N1 * E < left
+    mask_NP = None if FULL else 2 * byte_NP < left
+    mask_NE = None if FULL else element_NE < left
 
-    byte_NP = row_N * P + tl.arange(0, P)[None, :]
-    codes_NP = tl.load(codes_ptr + first_block * P + byte_NP, mask=2 * byte_NP < left, other=0)
+    codes_NP = tl.load(codes_ptr + first_block * P + byte_NP, mask=mask_NP)
     high_NP = tl.load(codebook_ptr + (codes_NP >> 4).to(tl.int32))
     low_NP = tl.load(codebook_ptr + (codes_NP & 15).to(tl.int32))
 
-    block_N1 = first_block + row_N
-    exists_N1 = row_N * E < left
-    scale_N1 = tl.load(scales_ptr + block_N1, mask=exists_N1, other=0)
+    scale_N1 = tl.load(scales_ptr + first_block + row_N1, mask=mask_N1)
     if NESTED:
-        centred_N1 = tl.load(map_ptr + scale_N1.to(tl.int32))
-        centred_N1 *= tl.load(nested_scales_ptr + block_N1 // NESTED_BLOCK, mask=exists_N1, other=0.0)
-        scale_N1 = centred_N1 + tl.load(offset_ptr)
+        nested_N1 = tl.load(nested_scales_ptr + (first_block + row_N1) // NESTED_BLOCK, mask=mask_N1)
+        scale_N1 = tl.load(map_ptr + scale_N1.to(tl.int32)) * nested_N1 + tl.load(offset_ptr)
 
-    element_NE = row_N * E + tl.arange(0, E)[None, :]
     value_NE = tl.interleave(high_NP * scale_N1, low_NP * scale_N1)
-    tl.store(out_ptr + first_block * E + element_NE, value_NE.to(out_ptr.dtype.element_ty), mask=element_NE < left)
+    tl.store(out_ptr + first_block * E + element_NE, value_NE.to(out_ptr.dtype.element_ty), mask=mask_NE)

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..checks import check_bytes, check_float, check_block_size, check_scales
+from ..checks import check_block_size, check_bytes, check_float, check_scales
 from ..dispatch import use_triton
 from . import reference
 

@@ -16,8 +16,8 @@ def quantize_4bit(
     Returns ``codes`` uint8 [⌈n/2⌉], two codes a byte with the even element in the high nibble, and ``scales`` float32
     [⌈n/block_size⌉], the largest magnitude of each block. Codes and scales equal bitsandbytes' byte for byte.
 
-    Raises QuantizationError if ``x`` is empty, not float32/bfloat16/float16, holds a NaN or an infinity, or if the block
-    size or type isn't allowed.
+    Raises QuantizationError if ``x`` is empty, not float32/bfloat16/float16, holds a NaN or an infinity, or if the
+    block size or type isn't allowed.
     """
     check_quant_type(quant_type)
     check_block_size(block_size)

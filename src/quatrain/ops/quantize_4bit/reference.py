@@ -3,9 +3,9 @@
 Each block is divided by its largest magnitude, and each quotient takes the code whose value is nearest. "Nearest" is
 decided by comparing with the midpoints between values, where a tie goes to the lower one.
 
-The bytes have to be bitsandbytes', so the arithmetic follows its CPU path to the last bit: a whole block is multiplied by
-the float32 reciprocal of its scale, while a last, shorter block is divided by it; scales below 1e-38 are raised to 1e-38
-for that, and only the shorter block also keeps the raised scale.
+The bytes have to be bitsandbytes', so the arithmetic follows its CPU path to the last bit: a whole block is
+multiplied by the float32 reciprocal of its scale, while a last, shorter block is divided by it; scales below 1e-38
+are raised to 1e-38 for that, and only the shorter block also keeps the raised scale.
 """
 
 import torch

@@ -1,4 +1,4 @@
-"""Four-bit quantization as a GPU kernel: per block the largest magnitude, then the number of midpoints below a quotient.
+"""Four-bit quantization as a GPU kernel: per block the largest magnitude, then the midpoints below each quotient.
 
 The arithmetic is the reference's, to the last bit: see there for the reciprocal, the last block and the smallest scale.
 

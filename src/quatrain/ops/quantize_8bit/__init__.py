@@ -3,7 +3,7 @@
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ..checks import check_finite_scales, check_float, check_not_empty, check_block_size
+from ..checks import check_block_size, check_finite_scales, check_float, check_not_empty
 from ..dispatch import use_triton
 from . import reference
 

@@ -3,11 +3,11 @@
 Each block is divided by its largest magnitude, and each quotient takes the code with the nearest value: a search among
 the 255 thresholds at which one code gives way to the next.
 
-The thresholds aren't the midpoints between neighbouring values. bitsandbytes' CPU library, whose bytes these have to be,
-rounds a quotient to a grid of 65,536 positions over [-1, 1] and looks the code up there. Every float32 quotient
-therefore has a fixed code, and the codes ascend, so the whole procedure is again a search among thresholds; they are found
-once, by bisection (:func:`thresholds`). Near zero the grid is coarser than the map, so a few of the smallest values are
-never used: bitsandbytes' CUDA kernel, which has no grid, differs there, in about one code of a thousand.
+The thresholds aren't the midpoints between neighbouring values. bitsandbytes' CPU library, whose bytes these have to
+be, rounds a quotient to a grid of 65,536 positions over [-1, 1] and looks the code up there. Every float32 quotient
+therefore has a fixed code, and the codes ascend, so the whole procedure is again a search among thresholds; they are
+found once, by bisection (:func:`thresholds`). Near zero the grid is coarser than the map, so a few of the smallest
+values are never used: bitsandbytes' CUDA kernel, which has no grid, differs there, in about one code of a thousand.
 """
 
 from functools import cache

@@ -1,7 +1,7 @@
 """Eight-bit quantization as a GPU kernel: per block the largest magnitude, then a binary search among 255 thresholds.
 
-The search takes eight dependent reads of a 1 KB table that stays in the first-level cache. Using the reference's thresholds
-instead of distances to the two neighbours makes both twins agree to the last bit.
+The search takes eight dependent reads of a 1 KB table that stays in the first-level cache. Using the reference's
+thresholds instead of distances to the two neighbours makes both twins agree to the last bit.
 
 Legend: ``N`` blocks of a tile, ``E`` elements of a block.
 """

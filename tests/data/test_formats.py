@@ -141,7 +141,9 @@ def test_oasst_paths(rows):
     # Both questions after "unranked" have no answer; what remains of the two paths is one.
     everything = contents(examples(*rows, paths="all"))
     assert everything == [["q", "best", "more?", "yes"], ["q", "worse"], ["q", "unranked"]]
-    assert [m["role"] for m in examples(*rows)[0].messages] == ["user", "assistant"] * 2
+    (best,) = examples(*rows)
+    assert isinstance(best, Conversation)
+    assert [message["role"] for message in best.messages] == ["user", "assistant"] * 2
 
 
 def test_oasst_errors():
@@ -165,7 +167,9 @@ def test_a_very_deep_tree_is_walked():
     assert len(contents(examples({"prompt": node("prompter", "q", tree)}))[0]) == 3002
 
 
-COLUMN = st.sampled_from(["messages", "conversations", "prompt", "completion", "text", "instruction", "output", "other"])
+COLUMN = st.sampled_from(
+    ["messages", "conversations", "prompt", "completion", "text", "instruction", "output", "other"]
+)
 VALUE = st.recursive(
     st.none() | st.integers() | st.text(max_size=5),
     lambda inner: (

@@ -1,7 +1,7 @@
 """Micro-batches hold exactly the samples' tokens and targets, and the loader's position is exact."""
 
 import json
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -65,8 +65,8 @@ def test_packed_samples_have_their_own_positions_and_bounds():
         assert batch.cu_seqlens.dtype == torch.int32
         bounds = batch.cu_seqlens.tolist()
         assert bounds[0] == 0 and bounds[-1] == batch.num_tokens == batch.input_ids.shape[1]
-        assert batch.max_seqlen == max(b - a for a, b in zip(bounds, bounds[1:], strict=False))
-        for a, b in zip(bounds, bounds[1:], strict=False):
+        assert batch.max_seqlen == max(b - a for a, b in pairwise(bounds))
+        for a, b in pairwise(bounds):
             sample = starts[int(batch.input_ids[0, a])]
             assert batch.input_ids[0, a:b].tolist() == sample.input_ids.tolist()
             assert batch.position_ids[0, a:b].tolist() == list(range(len(sample)))

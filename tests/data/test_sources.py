@@ -33,13 +33,13 @@ def test_a_folder_is_read_in_the_order_of_names(tmp_path):
 
 
 def test_what_is_not_there_is_told(tmp_path):
-    with pytest.raises(DataError, match="holds no file that ends in .jsonl"):
+    with pytest.raises(DataError, match=r"holds no file that ends in \.jsonl"):
         texts(tmp_path)
     for path in (tmp_path / "a.jsonl", "train.jsonl", "data/train.csv", "a/b/c"):
         with pytest.raises(DataError, match="no such file or folder"):
             texts(path)
     (tmp_path / "a.txt").write_text("a")
-    with pytest.raises(DataError, match="must end in one of .jsonl, .json, .csv, .parquet"):
+    with pytest.raises(DataError, match=r"must end in one of \.jsonl, \.json, \.csv, \.parquet"):
         texts(tmp_path / "a.txt")
     with pytest.raises(DataError, match="is one file, which has no splits"):
         texts(write_rows(tmp_path / "a.jsonl", "1"), split="train")
@@ -66,9 +66,9 @@ def test_a_hub_name_goes_to_datasets(monkeypatch):
 
 
 def test_datasets_itself_loads_a_folder(tmp_path, monkeypatch):
-    import datasets
+    from datasets import config
 
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
     write_rows(tmp_path / "set" / "train.jsonl", "1", "2")
     write_rows(tmp_path / "set" / "test.jsonl", "3")
     rows = list(load_with_datasets(str(tmp_path / "set"), None, "test"))

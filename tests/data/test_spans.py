@@ -3,6 +3,7 @@
 import families as fam
 import pytest
 from families import assistant, system, user
+from transformers import BatchEncoding
 
 from quatrain.data import Conversation, Renderer, render_prompt
 from quatrain.errors import DataError
@@ -69,7 +70,7 @@ def test_tokens_are_those_of_apply_chat_template(name, sentencepiece):
     theirs = tokenizer.apply_chat_template(CHAT, tokenize=True, return_dict=False)
     ours = sample_of(tokenizer, CHAT).input_ids.tolist()
     appended = [tokenizer.eos_token_id] if name in ("OPEN_END", "NO_CLOSING") else []
-    assert ours == theirs + appended
+    assert ours == [*theirs, *appended]
     assert ours[:2].count(tokenizer.bos_token_id) <= 1
 
 
@@ -87,8 +88,11 @@ def test_the_prompt_begins_the_training_tokens(name, sentencepiece):
 
 def test_marks_agree_with_transformers_mask():
     tokenizer = fam.make_tokenizer(fam.MARKED)
-    theirs = tokenizer.apply_chat_template(CHAT, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
-    assert sample_of(tokenizer, CHAT).supervised.tolist() == [bool(flag) for flag in theirs["assistant_masks"]]
+    encoded = tokenizer.apply_chat_template(CHAT, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
+    assert isinstance(encoded, BatchEncoding)
+    theirs = encoded["assistant_masks"]
+    assert isinstance(theirs, list)
+    assert sample_of(tokenizer, CHAT).supervised.tolist() == [bool(flag) for flag in theirs]
 
 
 def test_marks_that_end_in_a_line_end_stay_within_the_turn():
@@ -113,7 +117,14 @@ def test_tool_calls_are_learned_with_the_end_of_turn():
 
 def test_templates_that_leave_the_end_open_get_the_eos():
     assert learned(fam.make_tokenizer(fam.OPEN_END), CHAT) == ["12 + 7<|im_end|>", LAST + "</s>"]
-    assert learned(fam.make_tokenizer(fam.NO_CLOSING), CHAT) == ["12 + 7", LAST + "</s>"]
+    assert learned(fam.make_tokenizer(fam.NO_CLOSING), CHAT) == ["12 + 7<|user|>", LAST + "</s>"]
+
+
+def test_closings_of_two_tokens_and_of_the_last_turn_alone():
+    two = fam.CHATML.replace("<|im_end|>\n{% endfor", "<|end|><|im_end|>{% endfor")
+    assert learned(fam.make_tokenizer(two), CHAT) == ["12 + 7<|end|><|im_end|>", LAST + "<|end|><|im_end|>"]
+    own = fam.CHATML.replace("<|im_end|>\n{% endfor", "{{ '<|eot_id|>' if loop.last else '<|im_end|>' }}{% endfor")
+    assert learned(fam.make_tokenizer(own), CHAT) == ["12 + 7<|im_end|>", LAST + "<|eot_id|>"]
 
 
 def test_a_closing_that_is_no_special_token_is_learned_and_followed_by_the_eos():

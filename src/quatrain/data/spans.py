@@ -68,9 +68,7 @@ def _locate(template: ChatTemplate, messages: Sequence[Message], index: int, tex
     content_start = len(before) if text.startswith(before) and len(before) <= content_end else None
     start = _start(template, messages, index, text, (earliest, content_end if content_start is None else content_start))
     reply = _close(template, text, start, content_end)
-    if not reply.closed and messages[index].get("tool_calls") and template.closing:
-        return _close_after_calls(template.closing.token, text, reply)
-    return reply
+    return reply if reply.closed or not messages[index].get("tool_calls") else _close_after_calls(template, text, reply)
 
 
 def _with_content(messages: Sequence[Message], index: int) -> list[Message]:
@@ -94,15 +92,15 @@ def _start(template: ChatTemplate, messages: Sequence[Message], index: int, text
 
 def _close(template: ChatTemplate, text: str, start: int, end: int) -> Reply:
     """Extends a reply by the token that ends its turn, if the template writes one there."""
-    closing = template.closing
-    if closing is None:
-        return Reply(start, end, closed=False)
-    if text.startswith(closing.lead + closing.token, end):
-        return Reply(start, end + len(closing.lead) + len(closing.token), closed=True)
-    return Reply(start, end, closed=text[start:end].rstrip().endswith(closing.token))
+    for closing in template.closings:
+        if text.startswith(closing.lead + closing.token, end):
+            return Reply(start, end + len(closing.lead) + len(closing.token), closed=True)
+    tokens = tuple(closing.token for closing in template.closings)
+    return Reply(start, end, closed=text[start:end].rstrip().endswith(tokens))
 
 
-def _close_after_calls(token: str, text: str, reply: Reply) -> Reply:
+def _close_after_calls(template: ChatTemplate, text: str, reply: Reply) -> Reply:
     """Tool calls are written between the content and the end of the turn, and are the assistant's as well."""
-    position = text.find(token, reply.end)
-    return reply if position < 0 else Reply(reply.start, position + len(token), closed=True)
+    found = [(text.find(closing.token, reply.end), closing.token) for closing in template.closings]
+    ends = [position + len(token) for position, token in found if position >= 0]
+    return Reply(reply.start, min(ends), closed=True) if ends else reply

@@ -39,7 +39,7 @@ def marker(number: int) -> str:
 
 @dataclass(frozen=True)
 class Closing:
-    """How a template ends a reply: ``token`` is a special token's text, ``lead`` what stands before it."""
+    """How a template ends a reply: ``lead``, often nothing, then ``token``, a special token's text (Cohere: two)."""
 
     lead: str
     token: str
@@ -116,24 +116,27 @@ class ChatTemplate:
             return False
 
     @cached_property
-    def closing(self) -> Closing | None:
-        """The special token that ends a reply, found after the last reply of a probe or else after an earlier one.
+    def closings(self) -> tuple[Closing, ...]:
+        """The ways in which the template ends a reply: the conversation's last one, then one before it.
 
-        Some templates leave the last reply open, and some (GLM's) close none: there the next turn's header follows at
-        once, which is no closing.
+        The two are the same for most families. Some end the last with a token of its own (gpt-oss), some leave it open,
+        and some (GLM) close none: what ends a reply there is the special token with which the next turn begins.
         """
         roles = ("user", "assistant", "user", "assistant")
         text = self.render([{"role": role, "content": marker(i)} for i, role in enumerate(roles)])
-        opening = text.partition(marker(0))[0]
-        middle = text.partition(marker(1))[2].partition(marker(2))[0]
-        last = text.partition(marker(3))[2]
-        for tail in (last, "" if opening.endswith(middle) else middle):
-            if found := self._special_tokens.search(tail):
-                return Closing(tail[: found.start()], found[0])
-        return None
+        between = text.partition(marker(1))[2].partition(marker(2))[0]
+        after = text.partition(marker(3))[2]
+        special = self._special_tokens
+        last = re.compile(f"(?:{special})+").search(after)
+        closings = [Closing(after[: last.start()], last[0])] if last else []
+        earlier = re.compile(special).search(between)
+        if earlier and not any(between.startswith(closing.lead + closing.token) for closing in closings):
+            closings.append(Closing(between[: earlier.start()], earlier[0]))
+        return tuple(closings)
 
     @cached_property
-    def _special_tokens(self) -> re.Pattern[str]:
+    def _special_tokens(self) -> str:
+        """A pattern that matches any one of the tokenizer's special tokens, the longest that fits."""
         added = self._tokenizer.added_tokens_decoder.values()
         texts = {token.content for token in added if token.special} | set(self._tokenizer.all_special_tokens)
-        return re.compile("|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True)) or r"(?!)")
+        return "|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True)) or r"(?!)"

@@ -4,17 +4,18 @@ import math
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from quatrain.report import wording
 from quatrain.report.chart import Axis, chart, ticks
 from quatrain.report.series import MOST_POINTS, Series, smoothed, thinned
 
-values = st.floats(min_value=-1e12, max_value=1e12) | st.sampled_from([math.nan, math.inf, -math.inf])
+values = st.floats(min_value=-3e38, max_value=3e38) | st.sampled_from([math.nan, math.inf, -math.inf])
 
 
 @given(st.lists(values, max_size=60), st.booleans(), st.booleans())
+@example([1.0, 21.0, 1e-308], False, False)
 def test_whatever_the_values_all_that_is_drawn_lies_in_the_plot(numbers, markers, from_zero):
     points = [(float(i), value) for i, value in enumerate(numbers, start=1)]
     drawn = chart("id", "Title", "unit", [Series("s", "main", points, markers=markers)], from_zero=from_zero)

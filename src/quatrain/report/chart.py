@@ -22,6 +22,9 @@ BOX = 1000
 LOG_FROM = 20
 """A logarithmic axis is used when the highest value is this many times the median, which a linear one would flatten."""
 
+TINY = 1e-300
+"""Values below this are as good as zero; computing with them would underflow."""
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -33,7 +36,7 @@ class Axis:
 
     def at(self, value: float) -> float:
         if self.log:
-            return math.log(value / self.low) / math.log(self.high / self.low)
+            return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
         return (value - self.low) / (self.high - self.low)
 
 
@@ -126,19 +129,20 @@ def _label(value: float, step: float) -> str:
 
 
 def _axis(low: float, high: float) -> Axis:
-    """An axis that isn't empty also where all values are the same."""
-    if low == high:
-        margin = abs(low) / 2 or 1.0
+    """An axis that isn't empty also where all values are the same, up to rounding."""
+    largest = max(abs(low), abs(high))
+    if high - low <= max(TINY, 1e-9 * largest):
+        margin = largest / 2 if largest > TINY else 1.0
         return Axis(low - margin, high + margin)
     return Axis(low, high)
 
 
 def _value_axis(values: list[float], from_zero: bool) -> Axis:
     low, high = min(values), max(values)
-    if low > 0 and high > LOG_FROM * median(values):
+    if low > TINY and high > LOG_FROM * median(values):
         return Axis(low, high, log=True)
     if from_zero and low >= 0:
-        return Axis(0.0, 1.08 * high) if high > 0 else Axis(0.0, 1.0)
+        return Axis(0.0, 1.08 * high) if high > TINY else Axis(0.0, 1.0)
     margin = 0.06 * (high - low)
     return _axis(max(0.0, low - margin) if low >= 0 else low - margin, high + margin)
 

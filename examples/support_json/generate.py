@@ -89,7 +89,7 @@ class Writer:
 
     def in_style(self, text: str) -> str:
         """The text as one of several people would type it. ``{placeholders}`` survive, but for their case."""
-        style = self.random.choices(["careful", "lower", "hasty", "shouting"], weights=[46, 26, 22, 6])[0]
+        style = self.random.choices(["careful", "lower", "hasty", "shouting"], weights=[46, 26, 23, 5])[0]
         if style == "lower":
             return text.lower()
         if style == "shouting":

@@ -7,8 +7,8 @@ A weight ``X.weight`` of n elements becomes these tensors, those marked * only w
 - ``X.weight.quant_map`` float32 [16]: the codebook.
 - ``X.weight.nested_absmax``* float32 [⌈blocks/256⌉]: the scales of the scales.
 - ``X.weight.nested_quant_map``* float32 [256]: the 8-bit dynamic map.
-- ``X.weight.quant_state.bitsandbytes__T`` uint8: JSON with the keys ``quant_type`` (which is T), ``blocksize``, ``dtype``,
-  ``shape``, ``nested_blocksize``*, ``nested_dtype``*, ``nested_offset``*, in this order.
+- ``X.weight.quant_state.bitsandbytes__T`` uint8: JSON with the keys ``quant_type`` (which is T), ``blocksize``,
+  ``dtype``, ``shape``, ``nested_blocksize``*, ``nested_dtype``*, ``nested_offset``*, in this order.
 
 INT4 isn't known there; it is stored in the same fields with T = ``int4``, which only Quatrain reads.
 
@@ -173,7 +173,7 @@ def _broken_rule(state: Any, quant_type: str) -> str | None:
         rules |= {
             f"nested_blocksize {NESTED_BLOCK_SIZE}": state.get("nested_blocksize") == NESTED_BLOCK_SIZE,
             "nested_dtype 'float32'": state.get("nested_dtype") == "float32",
-            "a finite nested_offset": isinstance(offset, float) and math.isfinite(offset),
+            "a finite nested_offset": isinstance(offset, float) and abs(offset) <= torch.finfo(torch.float32).max,
         }
     return next((rule for rule, holds in rules.items() if not holds), None)
 

@@ -1,8 +1,8 @@
 """A frozen linear layer whose weight stays in four bits.
 
-``forward`` dequantizes the weight, multiplies, and drops it; ``backward`` dequantizes it again for the input's gradient.
-Between the two nothing is kept but the 4-bit tensor, which the module holds anyway: autograd's own linear would keep the
-16-bit weight of every layer alive until its backward, which is the whole model in 16 bits.
+``forward`` dequantizes the weight, multiplies, and drops it; ``backward`` dequantizes it again for the input's
+gradient. Between the two nothing is kept but the 4-bit tensor, which the module holds anyway: autograd's own linear
+would keep the 16-bit weight of every layer alive until its backward, which is the whole model in 16 bits.
 """
 
 from typing import Any
@@ -33,15 +33,15 @@ class _FrozenLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = grad @ ctx.weight.dequantize(grad.dtype)
         if ctx.needs_input_grad[1]:
-            grad_bias = grad.flatten(0, -2).sum(0).to(ctx.bias_dtype)
+            grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0).to(ctx.bias_dtype)
         return grad_x, grad_bias, None
 
 
 class QuantizedLinear(QuantizedModule):
     """``nn.Linear`` with a frozen 4-bit weight.
 
-    The weight is dequantized to ``compute_dtype`` (under autocast to autocast's type), ``x`` is cast to it, and the result is
-    cast back to the type of ``x``; under autocast it stays in autocast's type, as with ``nn.Linear``.
+    The weight is dequantized to ``compute_dtype`` (under autocast to autocast's type), ``x`` is cast to it, and the
+    result is cast back to the type of ``x``; under autocast it stays in autocast's type, as with ``nn.Linear``.
     """
 
     bias: nn.Parameter | None
@@ -69,7 +69,7 @@ class QuantizedLinear(QuantizedModule):
     def from_quantized(
         cls, weight: QuantizedTensor, bias: nn.Parameter | None = None, compute_dtype: torch.dtype | None = None
     ) -> "QuantizedLinear":
-        """A layer around a quantized ``weight`` [out, in]; ``compute_dtype`` is the weight's original type by default."""
+        """A layer around a quantized ``weight`` [out, in]; ``compute_dtype`` is by default the weight's own type."""
         return cls(weight, bias, compute_dtype or weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ help: ## this list
 demo: $(VENV)/ready ## fine-tune a real model in 4 bits, and measure it before and after (6 minutes on two CPU cores)
 	model=$$($(PY) scripts/fetch_smollm2.py) && \
 	$(VENV)/bin/quatrain train examples/support_json/config.yaml --overwrite model="$$model"
+	$(VENV)/bin/quatrain report runs/support_json
 
 test: $(VENV)/ready-test ## the whole test suite
 	model=$$($(PY) scripts/fetch_smollm2.py --gguf) && \

@@ -8,9 +8,6 @@ from quatrain.errors import OptimizerError
 from quatrain.ops.adamw_8bit import adamw_8bit, reference
 from quatrain.ops.adamw_32bit.rows import rows_of
 
-bitsandbytes_ops = pytest.importorskip("bitsandbytes.backends.cpu.ops")
-bitsandbytes = pytest.importorskip("bitsandbytes")
-
 SHAPES = [(64, 100), (4096,), (17, 301), (3, 5), (1,)]
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -41,6 +38,7 @@ def nearest_code(x: Tensor, code: Tensor, absmax: Tensor, out: Tensor, block_siz
 
 def run_beside_bitsandbytes(shape: tuple[int, ...], steps: int, seed: int, weight_decay: float):
     """The same problem twice: our parameter and state, bitsandbytes' parameter and state, and the start."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
     generator = torch.Generator().manual_seed(seed)
     ours = torch.randn(shape, generator=generator)
     theirs = torch.nn.Parameter(ours.clone())
@@ -58,6 +56,7 @@ def run_beside_bitsandbytes(shape: tuple[int, ...], steps: int, seed: int, weigh
 @pytest.mark.parametrize(("shape", "weight_decay"), [((64, 100), 0.0), ((17, 301), 0.1), ((4096,), 0.01)])
 def test_same_bits_as_bitsandbytes_with_exact_rounding(monkeypatch, shape, weight_decay):
     """With the one approximation of bitsandbytes' CPU library replaced, 60 steps give the same codes and values."""
+    bitsandbytes_ops = pytest.importorskip("bitsandbytes.backends.cpu.ops")
     monkeypatch.setattr(bitsandbytes_ops, "_quant_blockwise_fp32_direct", nearest_code)
     ours, state, theirs, their_state, _ = run_beside_bitsandbytes(shape, 60, 1, weight_decay)
     codes1, scales1, codes2, scales2 = state

@@ -106,6 +106,7 @@ def test_auto_pages_out_when_memory_runs_short_and_stays_out(monkeypatch):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_steps_with_paged_state_never_wait_for_the_gpu():
     params = parameters("cuda")
     optimizer = AdamW(params, lr=0.1, paged=True)

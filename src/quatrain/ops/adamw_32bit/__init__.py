@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..dispatch import use_triton
 from . import reference
 from .rows import check_parameters, check_state
 
@@ -28,12 +29,14 @@ def adamw_32bit(
     includes this one. The arithmetic is that of ``torch.optim.AdamW`` (Loshchilov & Hutter, arXiv 1711.05101,
     algorithm 2): decay first, ``eps`` added to the root of the bias-corrected second moment.
 
-    There is no Triton twin: PyTorch's multi-tensor functions already run each line as a few launches.
-
     Raises OptimizerError if parameters, gradients and state don't fit each other.
     """
     check_parameters(params, grads)
     check_state(params, {"moment1": (moment1, torch.float32), "moment2": (moment2, torch.float32)})
-    reference.adamw_32bit(
-        params, grads, moment1, moment2, step=step, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay
-    )
+    settings = {"step": step, "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+    if use_triton(params[0]):
+        from . import triton
+
+        triton.adamw_32bit(params, grads, moment1, moment2, **settings)
+    else:
+        reference.adamw_32bit(params, grads, moment1, moment2, **settings)

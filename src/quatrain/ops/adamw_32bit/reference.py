@@ -2,7 +2,7 @@
 
 The moments of all parameters lie one after the other in rows of 256, so each line that touches only moments is one
 operation, and only the lines that touch gradients or parameters go through them one by one (``torch._foreach``, which
-is what ``torch.optim`` uses: a few launches on a GPU, a loop in C++ on the CPU). Nothing is gathered or scattered.
+is what ``torch.optim`` uses: on the CPU a loop in C++). Nothing is gathered or scattered.
 """
 
 # torch.optim is built on these functions; only their names look private.

@@ -9,7 +9,7 @@ import pytest
 from families import assistant, user
 
 from quatrain.data import Completion, Conversation, DataConfig, Renderer, Text, load_examples, prepare, render_prompt
-from quatrain.errors import DataError
+from quatrain.errors import ConfigError, DataError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -62,7 +62,7 @@ def test_nothing_left_is_an_error_with_the_reasons(tmp_path, chatml):
     reasons = r"no sample is left .*1 rows: nothing in it to learn; 1 rows: no learned token within 40 tokens"
     with pytest.raises(DataError, match=reasons):
         prepare(config, chatml, max_length=40)
-    with pytest.raises(DataError, match="`max_length` must be at least 2"):
+    with pytest.raises(ConfigError, match="`max_length` must be at least 2"):
         prepare(config, chatml, max_length=1)
 
 

@@ -13,7 +13,7 @@ from quatrain.data.render import Rendered, Renderer
 from quatrain.data.samples import Sample, Samples
 from quatrain.data.sources import read_rows
 from quatrain.data.summary import DataSummary, percentiles, segments
-from quatrain.errors import DataError
+from quatrain.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,10 +43,11 @@ def prepare(
     """Reads a data set and tokenizes it into samples of at most ``max_length`` tokens.
 
     Raises:
+        ConfigError: ``max_length`` is below 2.
         DataError: the data can't be read or rendered (the message names file, line and reason), or nothing is left.
     """
     if max_length < 2:
-        raise DataError(f"`max_length` must be at least 2, one token to see and one to predict, got {max_length}.")
+        raise ConfigError(f"`max_length` must be at least 2, one token to see and one to predict, got {max_length}.")
     renderer = Renderer(tokenizer, train_on=config.train_on, chat=config.chat)
     summary, kept, lengths = DataSummary(), list[Sample](), list[int]()
     located = load_examples(config)

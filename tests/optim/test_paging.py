@@ -12,6 +12,8 @@ from quatrain.optim.paging import SLOTS, PagedState
 
 SHAPES = [(40, 300), (4100,), (700,), (16, 576), (9000,), (512, 20), (300,), (30, 200)]
 
+ROW_BYTES = {8: 2 * 256 + 2 * 4, 32: 2 * 256 * 4}
+
 
 def parameters(device: str, seed: int = 0) -> list[torch.nn.Parameter]:
     generator = torch.Generator().manual_seed(seed)
@@ -27,9 +29,10 @@ def set_gradients(params: Sequence[torch.Tensor], step: int) -> None:
 @pytest.mark.parametrize("bits", [8, 32])
 def test_pages_on_the_cpu_give_the_same_bits(monkeypatch, bits):
     """More pages than slots, one of them a parameter larger than a page."""
-    monkeypatch.setattr(arena_module, "PAGE_ROWS", 24)
+    monkeypatch.setattr(arena_module, "PAGE_BYTES", 24 * ROW_BYTES[bits])
     resident, paged = Arena(parameters("cpu"), bits), Arena(parameters("cpu"), bits)
     paged.page_out()
+    assert paged.page_rows == 24
     assert len(list(paged._chunks(list(range(len(SHAPES))), 24))) > SLOTS
     for step in range(5):
         for arena in (resident, paged):
@@ -74,7 +77,7 @@ def test_on_the_cpu_there_is_nowhere_to_page_to():
 @pytest.mark.gpu
 @pytest.mark.parametrize("bits", [8, 32])
 def test_paged_and_resident_state_give_the_same_bits_on_a_gpu(monkeypatch, bits):
-    monkeypatch.setattr(arena_module, "PAGE_ROWS", 24)
+    monkeypatch.setattr(arena_module, "PAGE_BYTES", 24 * ROW_BYTES[bits])
     params = {paged: parameters("cuda") for paged in (False, True)}
     optimizers = {paged: AdamW(p, lr=0.1, state_bits=bits, paged=paged) for paged, p in params.items()}
     for step in range(20):

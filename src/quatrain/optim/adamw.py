@@ -153,7 +153,10 @@ class AdamW(torch.optim.Optimizer):
                 "The set of trained parameters changed since the checkpoint."
             )
         for i, (arena, member) in enumerate(places):
-            arena.load(member, states[i]) if i in states else arena.clear(member)
+            if i in states:
+                arena.load(member, states[i])
+            else:
+                arena.clear(member)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """All state as CPU tensors named ``<parameter index>.<name>``, ready for a safetensors file."""

@@ -19,9 +19,9 @@ from quatrain.ops.adamw_32bit import adamw_32bit
 from quatrain.ops.adamw_32bit.rows import ROW, rows_of
 from quatrain.optim.paging import PagedState, State
 
-# 4 Mi parameters (8.5 MB of 8-bit state, 34 MB of 32-bit state) keep the bus busy for long enough that starting a page
-# costs nothing beside it, and the slots stay small.
-PAGE_ROWS = 1 << 14
+# State per page of paged state. 16 MiB travel for 0.3 ms, about what Python needs to start a page. With smaller pages the
+# bus waits for Python; with larger ones the first and the last page, which nothing hides, take over (seen on an H200).
+PAGE_BYTES = 16 << 20
 
 _LAYOUT = {
     8: {
@@ -59,9 +59,14 @@ class Arena:
         """The rows of parameter number ``member``."""
         return slice(self._ends[member] - rows_of(self.params[member]), self._ends[member])
 
+    @property
+    def page_rows(self) -> int:
+        """Rows in a page, unless a parameter alone has more."""
+        return PAGE_BYTES * self._ends[-1] // self.state.nbytes
+
     def page_out(self) -> None:
         largest = max(map(rows_of, self.params))
-        self.state.page_out(min(self._ends[-1], max(PAGE_ROWS, largest)))
+        self.state.page_out(min(self._ends[-1], max(self.page_rows, largest)))
 
     def step(self, *, lr: float, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
         """Update every parameter that has a gradient; the others and their state stay as they are."""
@@ -69,7 +74,7 @@ class Arena:
         for i in active:
             self.steps[i] += 1
         settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
-        limit = self._ends[-1] if self.state.resident else PAGE_ROWS
+        limit = self._ends[-1] if self.state.resident else self.page_rows
         pages = [(chunk.rows, chunk.members) for chunk in self._chunks(active, limit)]
         self.state.update(pages, partial(self._apply, settings))
 

@@ -1,14 +1,35 @@
 """Fixtures that several rooms need: a small tokenizer with a chat template and a small random Llama on disk."""
 
 import os
+import pkgutil
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
 
 # Without a GPU the Triton kernels are tested in Triton's interpreter, which has to be chosen before triton is imported.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+
+# Small tensors gain nothing from threads, and idle ones that spin take the other cores from tests beside this one.
+torch.set_num_threads(1)
+
+
+def check_annotations(package: str) -> None:
+    """Import ``package`` and the packages in it with the shapes and types of their annotations checked at every call.
+
+    Kernel files are imported on first use, after the hook is gone: triton compiles a function's source, not a wrapper.
+    """
+    with install_import_hook(package, "beartype.beartype"):
+        for room in pkgutil.iter_modules(import_module(package).__path__, f"{package}."):
+            import_module(room.name)
+
+
+if find_spec("beartype"):
+    check_annotations("quatrain.ops")
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"

@@ -44,7 +44,7 @@ def test_a_run_learns_and_leaves_a_complete_folder(config_for, rows):
     assert result.status == "completed"
     assert [s.step for s in steps] == list(range(1, started.total_steps + 1))
     losses = [e.loss for e in evaluations if e.split == "held-out"]
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < losses[0] - 0.5
     assert [e.step for e in evaluations if e.split == "task"] == [0, result.step]
     assert len(of_kind(result, Sampled)) == 4
     assert steps[-1].epoch == pytest.approx(6.0)

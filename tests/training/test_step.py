@@ -40,11 +40,11 @@ def batches_of(samples, **options):
 
 def test_eight_times_one_equals_one_times_eight(model_and_data):
     model, samples = model_and_data
-    objective = Objective(model)
-    assert objective.packs and not objective.notes
-    one, grads_one = step_over(model, batches_of(samples, batch_size=8, packing=True), objective)
-    eight, grads_eight = step_over(model, batches_of(samples, batch_size=1, packing=False), objective)
-    padded, grads_padded = step_over(model, batches_of(samples, batch_size=8, packing=False), objective)
+    packed, unpacked = Objective(model), Objective(model, packing=False)
+    assert packed.packs and not packed.notes
+    one, grads_one = step_over(model, batches_of(samples, batch_size=8, packing=True), packed)
+    eight, grads_eight = step_over(model, batches_of(samples, batch_size=1, packing=False), unpacked)
+    padded, grads_padded = step_over(model, batches_of(samples, batch_size=8, packing=False), unpacked)
     assert one.supervised_tokens == eight.supervised_tokens == padded.supervised_tokens
     for other, grads in ((eight, grads_eight), (padded, grads_padded)):
         assert other.loss == pytest.approx(one.loss, rel=1e-6)

@@ -24,6 +24,7 @@ from gguf.quants import dequantize
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from quatrain.errors import ModelError
+from quatrain.models.host_memory import release_freed_pages
 from quatrain.models.naming import Assignment, NamePlan, Stored
 
 ROPE_FACTORS = "rope_freqs.weight"
@@ -100,10 +101,14 @@ class GgufFile:
         return out
 
     def close(self) -> None:
-        """Nothing to give back before the object goes: the file is only mapped."""
+        """The file is only mapped and goes with the object; what dequantizing left behind is given back here."""
+        release_freed_pages()
 
     def complete(self, config: PreTrainedConfig) -> None:
-        """Puts into the config what transformers doesn't read from GGUF: Llama 3's rotary scaling.
+        """Puts into the config what transformers doesn't read from GGUF: the heads' width and Llama 3's rotary scaling.
+
+        Gemma 2 27B scales its queries by hidden/heads instead of the heads' width; no field says so, and llama.cpp
+        also tells it by the number of blocks.
 
         Raises:
             ModelError: The file scales rotary frequencies in a way that isn't supported.
@@ -113,6 +118,11 @@ class GgufFile:
             raise ModelError(
                 f"Rotary scaling in GGUF must be Llama 3's or none; this file has {scaling!r}. Use the safetensors."
             )
+        head_dim = self.field("attention.key_length")
+        if head_dim is not None and hasattr(config, "head_dim"):
+            config.head_dim = int(head_dim)
+        if self.architecture == "gemma2" and config.num_hidden_layers == 46:
+            config.query_pre_attn_scalar = config.hidden_size // config.num_attention_heads
         if ROPE_FACTORS in self._by_name:
             factors = torch.from_numpy(np.array(self._by_name[ROPE_FACTORS].data, dtype=np.float32))
             config.rope_parameters = llama3_scaling(factors, float(self.field("rope.freq_base", 10000.0)))
@@ -139,7 +149,7 @@ def llama3_scaling(factors: torch.Tensor, theta: float) -> dict:
     Raises:
         ModelError: The factors aren't Llama 3's.
     """
-    factor, low, high, original = float(factors.max()), 1.0, 4.0, 8192
+    factor, low, high, original = round(float(factors.max()), 4), 1.0, 4.0, 8192
     wavelengths = 2 * math.pi * theta ** (torch.arange(len(factors), dtype=torch.float64) / len(factors))
     blend = ((original / wavelengths - low) / (high - low)).clamp(0, 1)
     expected = 1 / ((1 - blend) / factor + blend)

@@ -136,12 +136,14 @@ def _fill(
     for assignment in plan.assignments:
         stored = plan.companions.get(assignment.sources[0])
         if stored is not None:
-            packed = from_bitsandbytes({name: weights.read(name) for name in stored}, stored[0])
-            place_quantized(model, assignment.target, packed, placement)
+            parts = {name: weights.read(name) for name in stored}
+            place_quantized(model, assignment.target, from_bitsandbytes(parts, stored[0]), placement)
+            parts.clear()
         else:
             made = assignment.convert([weights.read(name) for name in assignment.sources], model)
-            for name, tensor in made.items():
-                place(model, name, tensor, decisions[name], placement)
+            for name in list(made):
+                # Popped, because the last view of a shard keeps all of it mapped.
+                place(model, name, made.pop(name), decisions[name], placement)
         done += plan.nbytes(assignment, weights)
         if progress is not None:
             progress(done, total, assignment.target)

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from quatrain.errors import ModelError
+from quatrain.models.host_memory import release_freed_pages
 from quatrain.models.naming import NamePlan, Stored, plan_names
 from quatrain.models.sources import checked_file
 
@@ -62,8 +63,9 @@ class SafetensorsFolder:
         return plan_names(model, stored)
 
     def close(self) -> None:
-        """Unmaps the open shard; its pages go once the last view of them is gone."""
+        """Unmaps the open shard (its pages go once the last view of them is gone) and tidies up what it left behind."""
         self._handle = None
+        release_freed_pages()
 
 
 def _shard_names(folder: Path) -> list[str]:

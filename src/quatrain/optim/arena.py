@@ -19,8 +19,8 @@ from quatrain.ops.adamw_32bit import adamw_32bit
 from quatrain.ops.adamw_32bit.rows import ROW, rows_of
 from quatrain.optim.paging import PagedState, State
 
-# State per page of paged state. 16 MiB travel for 0.3 ms, about what Python needs to start a page. With smaller pages the
-# bus waits for Python; with larger ones the first and the last page, which nothing hides, take over (seen on an H200).
+# State per page of paged state. 16 MiB travel for 0.3 ms, about what Python needs to start a page. With smaller pages
+# the bus waits for Python; with larger ones the first and the last page, which nothing hides, take over (on an H200).
 PAGE_BYTES = 16 << 20
 
 _LAYOUT = {

@@ -53,4 +53,4 @@ def test_kernel_equals_reference(shapes):
 
 def test_state_of_other_parameters_is_refused():
     with pytest.raises(OptimizerError, match="moment1 must be contiguous"):
-        adamw_32bit([torch.zeros(300)], [torch.zeros(300)], torch.zeros(1, 256), torch.zeros(2, 256), step=1, lr=0.1)
+        adamw_32bit([torch.zeros(300)], [torch.zeros(300)], torch.zeros(1, 256), torch.zeros(1, 256), step=1, lr=0.1)

@@ -6,6 +6,8 @@ path (odd rows, blocks from 2048) doesn't. Shown the same codes as a single row 
 how the property test asks it.
 """
 
+from typing import Any
+
 import bitsandbytes.functional as bnb
 import pytest
 import torch
@@ -63,8 +65,9 @@ def test_4bit_codes_scales_and_values_are_those_of_bitsandbytes(x, block_size, q
 
 @pytest.mark.parametrize("shape", [(5, 128), (3, 100), (2, 3, 64), (7, 33)])
 def test_4bit_values_are_those_of_bitsandbytes_by_rows(shape):
-    theirs, state = bnb.quantize_4bit(torch.randn(shape), quant_type="nf4")
-    values = dequantize_4bit(theirs.view(-1), state.absmax, numel=state.shape.numel())
+    x = torch.randn(shape)
+    theirs, state = bnb.quantize_4bit(x, quant_type="nf4")
+    values = dequantize_4bit(theirs.view(-1), state.absmax, numel=x.numel())
     assert torch.equal(values.view(shape), bnb.dequantize_4bit(theirs, state))
 
 
@@ -119,6 +122,7 @@ def test_values_of_the_codebook_survive(quant_type):
 
 def test_double_quantized_scales_are_undone_with_two_roundings():
     x = torch.randn(300, 100)
+    state: Any
     theirs, state = bnb.quantize_4bit(x, quant_type="nf4", compress_statistics=True)
     values = dequantize_4bit(
         theirs.view(-1), state.absmax, numel=x.numel(), nested=NestedScales(state.state2.absmax, state.offset)
@@ -167,6 +171,6 @@ def test_sizes_that_contradict_each_other_are_refused():
     with pytest.raises(QuantizationError, match="nested scales must be 1"):
         dequantize_4bit(codes, scales.byte(), numel=256, nested=NestedScales(torch.ones(2), torch.zeros(())))
     with pytest.raises(QuantizationError, match=r"out must be contiguous \[256\]"):
-        dequantize_4bit(codes, scales, numel=256, out=torch.empty(4, 64))
+        dequantize_4bit(codes, scales, numel=256, out=torch.empty(256, dtype=torch.float16))
     with pytest.raises(QuantizationError, match="scales must be 1"):
         dequantize_8bit(codes, scales, block_size=256)

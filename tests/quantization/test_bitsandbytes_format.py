@@ -2,10 +2,10 @@
 
 import json
 
-import bitsandbytes as bnb
 import pytest
 import torch
-from bitsandbytes.functional import QuantState, dequantize_4bit
+from bitsandbytes import functional as bnb
+from bitsandbytes.nn.modules import Linear4bit, Params4bit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -20,7 +20,7 @@ STATE = "w.quant_state.bitsandbytes__nf4"
 
 def theirs_of(x: torch.Tensor, **options) -> dict[str, torch.Tensor]:
     """What bitsandbytes stores for ``x`` under the name "w"."""
-    codes, state = bnb.functional.quantize_4bit(x, **options)
+    codes, state = bnb.quantize_4bit(x, **options)
     return {"w": codes, **{f"w.{key}": tensor for key, tensor in state.as_dict(packed=True).items()}}
 
 
@@ -44,8 +44,8 @@ def test_bitsandbytes_reads_ours_and_we_read_theirs(double_quant, quant_type):
     ours = quantize_4bit(x, quant_type, 64, double_quant)
     stored = to_bitsandbytes(ours, "w")
     codes = stored.pop("w")
-    state = QuantState.from_dict({k.removeprefix("w."): v for k, v in stored.items()}, torch.device("cpu"))
-    assert torch.equal(dequantize_4bit(codes, state), ours.dequantize())
+    state = bnb.QuantState.from_dict({k.removeprefix("w."): v for k, v in stored.items()}, torch.device("cpu"))
+    assert torch.equal(bnb.dequantize_4bit(codes, state), ours.dequantize())
 
     read = from_bitsandbytes(theirs_of(x, quant_type=quant_type, compress_statistics=double_quant, blocksize=64), "w")
     assert (read.shape, read.dtype, read.quant_type, read.block_size) == (x.shape, x.dtype, quant_type, 64)
@@ -55,7 +55,7 @@ def test_bitsandbytes_reads_ours_and_we_read_theirs(double_quant, quant_type):
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_linear_of_bitsandbytes_and_ours_load_each_others_state(bias):
     linear = nn.Linear(128, 64, bias=bias)
-    theirs = bnb.nn.Linear4bit(128, 64, bias=bias, compute_dtype=torch.float32, quant_type="nf4")
+    theirs = Linear4bit(128, 64, bias=bias, compute_dtype=torch.float32, quant_type="nf4")
     theirs.load_state_dict(linear.state_dict())
     theirs = theirs.to("cpu")
     ours = QuantizedLinear.from_linear(nn.Linear(128, 64, bias=bias))
@@ -65,8 +65,8 @@ def test_a_linear_of_bitsandbytes_and_ours_load_each_others_state(bias):
 
     stored = ours.state_dict()
     fields = {k.removeprefix("weight."): v for k, v in stored.items() if k.startswith("weight.")}
-    parameter = bnb.nn.Params4bit.from_prequantized(stored["weight"], fields, device="cpu")
-    assert torch.equal(dequantize_4bit(parameter.data, parameter.quant_state), ours.weight)
+    parameter = Params4bit.from_prequantized(stored["weight"], fields, device="cpu")
+    assert torch.equal(bnb.dequantize_4bit(parameter.data, parameter.quant_state), ours.weight)
 
 
 @pytest.mark.parametrize("storage", [torch.bfloat16, torch.float32])

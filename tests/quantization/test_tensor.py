@@ -1,5 +1,7 @@
 """The quantized tensor: bytes of double quantization, size, moving."""
 
+from typing import Any
+
 import bitsandbytes.functional as bnb
 import pytest
 import torch
@@ -12,6 +14,19 @@ from quatrain.ops.checks import BLOCK_SIZES
 from quatrain.quantization import quantize_4bit
 
 
+def theirs(x: torch.Tensor, quant_type: str, block_size: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """What bitsandbytes makes of ``x``, under our names, and the values that it reads back."""
+    state: Any
+    codes, state = bnb.quantize_4bit(x, quant_type=quant_type, blocksize=block_size, compress_statistics=True)
+    tensors = {
+        "codes": codes.view(-1),
+        "scales": state.absmax,
+        "nested_scales": state.state2.absmax,
+        "offset": state.offset,
+    }
+    return tensors, bnb.dequantize_4bit(codes, state)
+
+
 @settings(max_examples=200, deadline=None)
 @given(
     st.lists(st.integers(1, 90), min_size=1, max_size=3).filter(lambda shape: torch.Size(shape).numel() < 200_000),
@@ -22,21 +37,18 @@ from quatrain.quantization import quantize_4bit
 )
 def test_codes_scales_nested_scales_and_offset_are_those_of_bitsandbytes(shape, dtype, block_size, quant_type, seed):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
-    codes, state = bnb.quantize_4bit(x, quant_type=quant_type, blocksize=block_size, compress_statistics=True)
-    ours = quantize_4bit(x, quant_type, block_size)
-    assert torch.equal(ours.codes, codes.view(-1))
-    assert torch.equal(ours.scales, state.absmax)
-    assert torch.equal(ours.nested_scales, state.state2.absmax)
-    assert torch.equal(ours.offset, state.offset)
+    expected, _ = theirs(x, quant_type, block_size)
+    ours = quantize_4bit(x, quant_type, block_size).tensors()
+    assert ours.keys() == expected.keys()
+    assert all(torch.equal(ours[name], expected[name]) for name in expected)
 
 
 def test_a_large_weight_equals_bitsandbytes_and_takes_4_127_bits():
     x = torch.randn(4096, 4096, dtype=torch.bfloat16)
     ours = quatrain.quantize_4bit(x)
-    codes, state = bnb.quantize_4bit(x, quant_type="nf4", compress_statistics=True)
-    assert torch.equal(ours.codes, codes.view(-1)) and torch.equal(ours.offset, state.offset)
-    assert torch.equal(ours.scales, state.absmax) and torch.equal(ours.nested_scales, state.state2.absmax)
-    assert torch.equal(ours.dequantize(), bnb.dequantize_4bit(codes, state))
+    expected, values = theirs(x, "nf4", 64)
+    assert all(torch.equal(ours.tensors()[name], expected[name]) for name in expected)
+    assert torch.equal(ours.dequantize(), values)
     expected_bytes = 4096 * 4096 // 2 + 4096 * 64 + 4096 * 64 // 256 * 4 + 4
     assert ours.nbytes == expected_bytes
     assert round(ours.bits_per_parameter, 3) == 4.127
@@ -69,7 +81,7 @@ def test_a_view_is_quantized_in_its_own_order():
 def test_moving_keeps_every_tensor_together():
     weight = quantize_4bit(torch.randn(64, 64))
     moved = weight.to("meta")
-    assert {t.device.type for t in (moved.codes, moved.scales, moved.nested_scales, moved.offset)} == {"meta"}
+    assert [tensor.device.type for tensor in moved.tensors().values()] == ["meta"] * 4
     assert weight.device.type == "cpu" and moved.shape == weight.shape and moved.nbytes == weight.nbytes
 
 

@@ -24,7 +24,7 @@ from functools import cache
 from statistics import NormalDist
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from quatrain.errors import QuantizationError
@@ -77,7 +77,7 @@ def codebook(quant_type: str, device: torch.device | str = "cpu") -> Float[Tenso
 
 
 @cache
-def ascending_codes(quant_type: str, device: torch.device | str = "cpu") -> Int[Tensor, "16"]:
+def ascending_codes(quant_type: str, device: torch.device | str = "cpu") -> UInt8[Tensor, "16"]:
     """The 16 codes (uint8) ordered by the value that they stand for."""
     order = _FP4_ASCENDING if quant_type == "fp4" else range(16)
     return torch.tensor(order, dtype=torch.uint8, device=device)

@@ -50,7 +50,7 @@ class QuantizedTensor:
     @property
     def nbytes(self) -> int:
         """Bytes of all that is stored."""
-        return sum(t.nbytes for t in self._tensors().values())
+        return sum(t.nbytes for t in self.tensors().values())
 
     @property
     def bits_per_parameter(self) -> float:
@@ -78,9 +78,10 @@ class QuantizedTensor:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "QuantizedTensor":
         """The same tensor with ``function`` applied to each stored tensor (to move, pin or clone them)."""
-        return replace(self, **{name: function(tensor) for name, tensor in self._tensors().items()})
+        return replace(self, **{name: function(tensor) for name, tensor in self.tensors().items()})
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
+        """The stored tensors by field name: ``codes``, ``scales``, and with double quantization the other two."""
         stored = {name: getattr(self, name) for name in ("codes", "scales", "nested_scales", "offset")}
         return {name: tensor for name, tensor in stored.items() if tensor is not None}
 

@@ -10,6 +10,9 @@ them.
 Legend: ``N`` blocks of a tile, ``P`` bytes (pairs of codes) of a block, ``E`` = 2·P elements of a block.
 """
 
+# Triton's decorators and constexprs are opaque to a type checker.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
+
 from typing import Any
 
 import torch

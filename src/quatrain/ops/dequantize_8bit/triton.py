@@ -3,6 +3,9 @@
 Legend: ``N`` blocks of a tile, ``E`` elements of a block.
 """
 
+# Triton's decorators and constexprs are opaque to a type checker.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
+
 import torch
 import triton
 import triton.language as tl

@@ -5,6 +5,9 @@ The arithmetic is the reference's, to the last bit: see there for the reciprocal
 Legend: ``N`` blocks of a tile, ``P`` bytes (pairs of codes) of a block, ``E`` = 2·P elements of a block.
 """
 
+# Triton's decorators and constexprs are opaque to a type checker.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
+
 import torch
 import triton
 import triton.language as tl

@@ -6,6 +6,9 @@ thresholds instead of distances to the two neighbours makes both twins agree to 
 Legend: ``N`` blocks of a tile, ``E`` elements of a block.
 """
 
+# Triton's decorators and constexprs are opaque to a type checker.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
+
 import torch
 import triton
 import triton.language as tl

@@ -14,8 +14,8 @@ from quatrain.ops.checks import BLOCK_SIZES
 from quatrain.quantization import quantize_4bit
 
 
-def theirs(x: torch.Tensor, quant_type: str, block_size: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """What bitsandbytes makes of ``x``, under our names, and the values that it reads back."""
+def theirs(x: torch.Tensor, quant_type: str, block_size: int) -> tuple[dict[str, torch.Tensor], torch.Tensor, Any]:
+    """What bitsandbytes makes of ``x``: under our names, and as its own codes and state."""
     state: Any
     codes, state = bnb.quantize_4bit(x, quant_type=quant_type, blocksize=block_size, compress_statistics=True)
     tensors = {
@@ -24,7 +24,7 @@ def theirs(x: torch.Tensor, quant_type: str, block_size: int) -> tuple[dict[str,
         "nested_scales": state.state2.absmax,
         "offset": state.offset,
     }
-    return tensors, bnb.dequantize_4bit(codes, state)
+    return tensors, codes, state
 
 
 @settings(max_examples=200, deadline=None)
@@ -37,7 +37,7 @@ def theirs(x: torch.Tensor, quant_type: str, block_size: int) -> tuple[dict[str,
 )
 def test_codes_scales_nested_scales_and_offset_are_those_of_bitsandbytes(shape, dtype, block_size, quant_type, seed):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
-    expected, _ = theirs(x, quant_type, block_size)
+    expected, _, _ = theirs(x, quant_type, block_size)
     ours = quantize_4bit(x, quant_type, block_size).tensors()
     assert ours.keys() == expected.keys()
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
@@ -46,9 +46,9 @@ def test_codes_scales_nested_scales_and_offset_are_those_of_bitsandbytes(shape, 
 def test_a_large_weight_equals_bitsandbytes_and_takes_4_127_bits():
     x = torch.randn(4096, 4096, dtype=torch.bfloat16)
     ours = quatrain.quantize_4bit(x)
-    expected, values = theirs(x, "nf4", 64)
+    expected, codes, state = theirs(x, "nf4", 64)
     assert all(torch.equal(ours.tensors()[name], expected[name]) for name in expected)
-    assert torch.equal(ours.dequantize(), values)
+    assert torch.equal(ours.dequantize(), bnb.dequantize_4bit(codes, state))
     expected_bytes = 4096 * 4096 // 2 + 4096 * 64 + 4096 * 64 // 256 * 4 + 4
     assert ours.nbytes == expected_bytes
     assert round(ours.bits_per_parameter, 3) == 4.127

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -57,6 +58,7 @@ def write_gguf(path: Path, architecture: str, model, tokenizer, extra=(), quanti
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
         stored = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        assert stored is not None
         value = tensor.float().numpy()
         if architecture == "llama" and ("q_proj" in name or "k_proj" in name):
             heads = config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
@@ -220,5 +222,6 @@ def test_smollm2_equals_transformers():
     assert tokenizer.encode("<|im_start|>") == [1]
     assert ours.config.tie_word_embeddings
     assert ours.config.rope_parameters["rope_theta"] == 100000.0
-    answer = tokenizer.decode(ours.generate(**ids, max_new_tokens=8, do_sample=False)[0, ids["input_ids"].shape[1] :])
+    generate: Any = ours.generate
+    answer = tokenizer.decode(generate(**ids, max_new_tokens=8, do_sample=False)[0, ids["input_ids"].shape[1] :])
     assert "Paris" in answer

@@ -3,10 +3,10 @@
 import pytest
 
 from quatrain.errors import ConfigError, QuantizationError
-from quatrain.quantization.selection import Candidate, Decision, select
+from quatrain.quantization.selection import Candidate, Decision, Role, select
 
 
-def decide(name: str, shape: tuple[int, ...], role="linear", full_precision=False, **options) -> Decision:
+def decide(name: str, shape: tuple[int, ...], role: Role = "linear", full_precision=False, **options) -> Decision:
     candidate = Candidate(name=name, shape=shape, role=role, full_precision=full_precision)
     return select([candidate], block_size=64, **options)[name]
 

@@ -9,9 +9,9 @@ and every tensor that stays in 16 bits has a reason that can be printed.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from quatrain import device as devices
 from quatrain.errors import ConfigError
@@ -47,7 +47,7 @@ def load_model(
     revision: str | None = None,
     trust_remote_code: bool = False,
     progress: Progress | None = None,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+) -> tuple[PreTrainedModel, Any]:
     """Loads a frozen base model in four bits, and its tokenizer.
 
     Args:
@@ -66,8 +66,8 @@ def load_model(
         progress: Called after each tensor with (bytes done, bytes in all, name).
 
     Returns:
-        An ordinary Hugging Face model in evaluation mode, all parameters frozen, and the tokenizer (None if the
-        folder has none). `model_summary(model)` lists what was quantized and what wasn't.
+        An ordinary Hugging Face model in evaluation mode, all parameters frozen, and its tokenizer (a
+        `PreTrainedTokenizerBase`, or None if the folder has none). `model_summary(model)` lists what was quantized and what wasn't.
 
     Raises:
         ModelError: The files are missing, damaged, unsafe, or don't fit together.

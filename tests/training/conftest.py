@@ -14,7 +14,10 @@ def rows(tmp_path_factory) -> Path:
     """24 sums as prompt and completion, of various lengths."""
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     sums = [(a, b) for a in range(2, 8) for b in range(3, 7)]
-    lines = [{"prompt": "how many " * (a % 3) + f"{a} + {b}?", "completion": f"{a + b} apples" * (b % 3 + 1)} for a, b in sums]
+    lines = [
+        {"prompt": "how many " * (a % 3) + f"{a} + {b}?", "completion": f"{a + b} apples" * (b % 3 + 1)}
+        for a, b in sums
+    ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 

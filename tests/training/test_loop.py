@@ -49,13 +49,15 @@ def test_a_run_learns_and_leaves_a_complete_folder(config_for, rows):
     assert len(of_kind(result, Sampled)) == 4
     assert steps[-1].epoch == pytest.approx(6.0)
     assert len(of_kind(result, RunFinished)) == 1
-    assert result.folder.checkpoint_steps() == [s for s in range(6, result.step, 6)][-1:] + [result.step]
+    assert result.folder.checkpoint_steps() == [[*range(6, result.step, 6)][-1], result.step]
     assert len(of_kind(result, CheckpointSaved)) >= 2
     for path in (result.folder.config, result.folder.report, result.folder.adapter, result.folder.tensorboard):
         assert path.exists()
 
 
-@pytest.mark.parametrize("changes", [{}, {"packing": False, "per_device_train_batch_size": 3}, {"optim": "adamw_32bit"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"packing": False, "per_device_train_batch_size": 3}, {"optim": "adamw_32bit"}]
+)
 def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(config_for, tmp_path, changes):
     lora = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.2)
     whole = config_for(output_dir=str(tmp_path / "whole"), lora=lora, **changes)
@@ -135,7 +137,8 @@ def test_training_goes_on_from_a_stored_adapter(config_for, tmp_path):
 
 def test_gradient_checkpointing_changes_nothing(config_for, tmp_path):
     runs = [
-        run(config_for(output_dir=str(tmp_path / mode), max_steps=3, gradient_checkpointing=mode)) for mode in ("on", "off")
+        run(config_for(output_dir=str(tmp_path / mode), max_steps=3, gradient_checkpointing=mode))
+        for mode in ("on", "off")
     ]
     on, off = ([s.loss for s in of_kind(r, StepDone)] for r in runs)
     assert on == pytest.approx(off, rel=1e-6)

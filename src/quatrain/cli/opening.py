@@ -59,7 +59,7 @@ def _from_adapter(folder: Path) -> Target:
 
 
 def open_model(named: str, *, adapter: Path | None = None, **changes: Any) -> tuple[Any, Any]:
-    """Load what `named` stands for, with `adapter` instead of its own if given. A change that is None changes nothing."""
+    """Load what `named` stands for, with `adapter` in place of its own if given. A change that is None is none."""
     from quatrain.adapters import load_adapter
     from quatrain.models import load_model
 

@@ -25,19 +25,32 @@ _LEAK = 1e-3
 
 
 class Batch(Protocol):
-    """What the objective reads from a micro-batch. B rows (1 when packed) of T tokens."""
+    """What the objective reads from a micro-batch. B rows (1 when packed) of T tokens, S samples; all on the host."""
 
-    input_ids: Tensor
-    """[B, T] int64."""
-    targets: Tensor
-    """[B, T] int64 on the host: the token to predict from each position, -100 where none is."""
-    position_ids: Tensor
-    """[B, T] int64, from 0 in each sample."""
-    attention_mask: Tensor | None
-    """[B, T] with 1 for tokens and 0 for padding; None when packed."""
+    @property
+    def input_ids(self) -> Tensor:
+        """[B, T] int64."""
+        ...
 
-    cu_seqlens: Tensor | None
-    """[S + 1] on the host: where each sample of a packed row begins, and the row's end; None when padded."""
+    @property
+    def targets(self) -> Tensor:
+        """[B, T] int64: the token to predict from each position, -100 where none is."""
+        ...
+
+    @property
+    def position_ids(self) -> Tensor:
+        """[B, T] int64, from 0 in each sample."""
+        ...
+
+    @property
+    def attention_mask(self) -> Tensor | None:
+        """[B, T] with 1 for tokens and 0 for padding; None when packed."""
+        ...
+
+    @property
+    def cu_seqlens(self) -> Tensor | None:
+        """[S + 1]: where each sample of a packed row begins, and the row's end; None when padded."""
+        ...
 
 
 class Objective:

@@ -1,0 +1,146 @@
+"""The commands as a person runs them, in this process: outputs, errors, exit codes."""
+
+import json
+import sys
+
+import pytest
+
+from quatrain import cli
+
+
+@pytest.fixture
+def quatrain(capsys, monkeypatch):
+    """Runs `quatrain ARGUMENTS...`; gives (exit code, output, errors)."""
+
+    def run(*arguments: object, stdin: str = "") -> tuple[int, str, str]:
+        import io
+
+        monkeypatch.setattr(sys, "argv", ["quatrain", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli") / "rows.jsonl"
+    lines = [{"prompt": f"{a} + 1?", "completion": f"{a + 1}"} for a in range(8)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run_folder(tiny_llama_dir, rows, tmp_path_factory):
+    """A finished run, made through the command."""
+    folder = tmp_path_factory.mktemp("cli-run") / "run"
+    settings = {
+        "model": tiny_llama_dir,
+        "data": rows,
+        "output_dir": folder,
+        "max_steps": 2,
+        "lora.r": 2,
+        "device": "cpu",
+        "compute_dtype": "float32",
+    }
+    argv, sys.argv = sys.argv, ["quatrain", "train", "--quiet", *(f"{k}={v}" for k, v in settings.items())]
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+    finally:
+        sys.argv = argv
+    assert not end.value.code
+    return folder
+
+
+def test_help_names_every_command(quatrain):
+    code, out, _ = quatrain("--help")
+    assert code == 0
+    for command in ("train", "chat", "generate", "eval", "quantize", "report", "doctor"):
+        assert command in out
+        assert quatrain(command, "--help")[0] == 0
+
+
+def test_train_leaves_what_the_others_need(run_folder):
+    assert (run_folder / "adapter" / "adapter_model.safetensors").is_file()
+    assert (run_folder / "report.html").is_file()
+
+
+def test_settings_are_listed(quatrain):
+    code, out, _ = quatrain("train", "--settings")
+    assert code == 0 and "learning_rate: 0.0002" in out and "lora.r: 16" in out
+
+
+def test_a_config_error_is_one_line_and_exits_with_2(quatrain):
+    code, out, err = quatrain("train", "data=x", "learning_rat=1")
+    assert code == 2
+    assert err.startswith("error: there is no setting `learning_rat`") and err.count("\n") == 1
+    assert "Traceback" not in out + err
+
+
+def test_other_errors_exit_with_1(quatrain, tmp_path):
+    code, _, err = quatrain("report", tmp_path / "nothing")
+    assert code == 1 and err.startswith("error: ") and "Traceback" not in err
+
+
+def test_debug_shows_the_traceback(quatrain):
+    from quatrain.errors import ConfigError
+
+    with pytest.raises(ConfigError):
+        quatrain("--debug", "train", "data=x", "nonsense=1")
+    quatrain("--help")
+
+
+def test_a_second_run_in_the_same_folder_is_refused(quatrain, run_folder, rows, tiny_llama_dir):
+    code, _, err = quatrain("train", f"model={tiny_llama_dir}", f"data={rows}", f"output_dir={run_folder}")
+    assert code == 1 and "already holds a run" in err
+
+
+def test_generate_answers_arguments_and_lines(quatrain, run_folder, tmp_path):
+    out_file = tmp_path / "answers.jsonl"
+    assert quatrain("generate", run_folder, "1 + 1?", "--max-new-tokens", 3)[0] == 0
+    code, _, _ = quatrain("generate", run_folder, "--max-new-tokens", 3, "--out", out_file, stdin="one\n\ntwo\n")
+    assert code == 0
+    answers = [json.loads(line) for line in out_file.read_text().splitlines()]
+    assert [a["prompt"] for a in answers] == ["one", "two"] and all(set(a) == {"prompt", "completion"} for a in answers)
+
+
+def test_chat_answers_lines_from_a_pipe(quatrain, run_folder):
+    code, _, err = quatrain(
+        "chat", run_folder, "--max-new-tokens", 3, stdin="hello\n/reset\n/system be brief\nagain\n/exit\n"
+    )
+    assert code == 0 and not err
+
+
+def test_eval_measures_loss_and_answers(quatrain, run_folder, rows, tmp_path):
+    out = tmp_path / "numbers.json"
+    code, text, _ = quatrain(
+        "eval", run_folder, "--data", rows, "--metric", "exact_match", "--max-new-tokens", 2, "--out", out
+    )
+    assert code == 0 and "perplexity: " in text
+    numbers = json.loads(out.read_text())
+    assert {"loss", "perplexity", "exact_match", "supervised_tokens"} <= numbers.keys()
+    assert quatrain("eval", run_folder, "--data", rows, "--metric", "bleu")[0] == 2
+    assert quatrain("eval", run_folder, "--data", rows, "--field", "prompt")[0] == 2
+
+
+def test_quantize_writes_a_folder_that_loads(quatrain, tiny_llama_dir, rows, tmp_path):
+    code, out, _ = quatrain("quantize", tiny_llama_dir, tmp_path / "small", "--device", "cpu")
+    assert code == 0 and "in 4 bits (nf4)" in out and "not quantized" in out
+    assert quatrain("eval", tmp_path / "small", "--data", rows)[0] == 0
+
+
+def test_report_prints_the_numbers(quatrain, run_folder):
+    code, out, _ = quatrain("report", run_folder)
+    assert code == 0 and "report.html" in out
+
+
+def test_doctor(quatrain):
+    code, out, _ = quatrain("doctor")
+    assert code in (0, 1) and "torch" in out

@@ -2,10 +2,11 @@
 
     python -m benchmarks.kernels_dequantize results.json
 
-Contestants on each shape: the shipped kernel; the same kernel with its codebook in registers (``tl.gather``) instead of in
-the first-level cache; a plain copy that moves as many bytes, which is the ceiling; bitsandbytes, if it is installed. Each
-result is checked against the PyTorch reference before it is timed. Launches queue up behind a sleeping kernel, so that the
-host's time isn't measured; buffers rotate, so that no result stays in the second-level cache.
+Contestants on each shape: the shipped kernel; the same kernel with its codebook in registers (``tl.gather``) instead
+of in the first-level cache; a plain copy that moves as many bytes, which is the ceiling; bitsandbytes, if it is
+installed. Each result is checked against the PyTorch reference before it is timed. Launches queue up behind a
+sleeping kernel, so that the host's time isn't measured; buffers rotate, so that no result stays in the second-level
+cache.
 """
 
 import json

@@ -1,19 +1,15 @@
 """Time of one optimizer step on a model's LoRA adapters: Quatrain's AdamW beside bitsandbytes' and PyTorch's.
 
-    python benchmarks/optimizer.py results.json                # a GPU (Llama-3.1-8B, r=64) if there is one
-    python benchmarks/optimizer.py results.json --device cpu   # SmolLM2-135M, r=16
+On a GPU the adapter is that of Llama-3.1-8B with r = 64, on the CPU that of SmolLM2-135M with r = 16.
 
 All optimizers take turns, step by step, in one process, each on its own copy of the parameters and on fresh random
 gradients; the figure is the median (and the least) of the steps after a warm-up. On a GPU steps are timed by events
 that also span the host's share of the work. bitsandbytes joins if it is installed.
 """
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -35,7 +31,7 @@ MODELS = {
         64,
     ),
 }
-WARM_UP = 5
+WARM_UP, STEPS = 5, 30
 
 
 def adapters(device: torch.device) -> list[torch.nn.Parameter]:
@@ -96,33 +92,17 @@ def measure(device: torch.device, steps: int) -> dict[str, dict[str, float]]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path, help="JSON file to write")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=MODELS)
-    parser.add_argument("--steps", type=int, default=30)
-    arguments = parser.parse_args()
-
-    device = torch.device(arguments.device)
-    name, _, _, rank = MODELS[device.type]
+def run() -> dict:
+    """Medians and least times of all contestants on this machine's device."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, _, _, rank = MODELS[device.type]
     params = adapters(device)
-    facts = {
-        "benchmark": "optimizer",
-        "model": name,
-        "rank": rank,
+    times = measure(device, STEPS)
+    return {
+        "case": f"An optimizer step on the adapter of {model}, r = {rank} on all linears",
         "tensors": len(params),
         "parameters": sum(p.numel() for p in params),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "steps": arguments.steps,
         "state_bytes": {bits: AdamW(params, lr=1e-4, state_bits=bits, paged=False).state_bytes for bits in (8, 32)},
+        "median_ms": {name: time["median_ms"] for name, time in times.items()},
+        "least_ms": {name: time["least_ms"] for name, time in times.items()},
     }
-    result = facts | {"time": measure(device, arguments.steps)}
-    arguments.results.parent.mkdir(parents=True, exist_ok=True)
-    arguments.results.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,67 @@
+"""`docs/benchmarks.md`, made from the result files and from nothing else."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+_HEAD = """# Benchmarks
+
+Made by `python -m benchmarks --table` from the files in `benchmarks/results/`; `python -m benchmarks` measures them
+anew. Every case pairs Quatrain with its peer in one run on one machine.
+"""
+
+
+def write_table(results: Path) -> None:
+    """Render every result file that is there, in the order of their names."""
+    parts = [_HEAD]
+    for path in sorted(results.glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        case = path.stem.removesuffix("_gpu")
+        parts.append(_section(path, result, _RENDER[case](result)))
+    PAGE.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _section(path: Path, result: dict[str, Any], body: str) -> str:
+    machine = ", ".join(f"{key} {value}" for key, value in result["machine"].items())
+    return f"## {result['case']}\n\n{body}\n\nMeasured on: {machine}. File: `benchmarks/results/{path.name}`.\n"
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cpu_step(result: dict[str, Any]) -> str:
+    rows = [[name, f"{seconds:.3f} s"] for name, seconds in result["median_seconds"].items()]
+    table = _table(["contender", "median step"], rows)
+    return f"{table}\n\nQuatrain is {result['times_as_fast']:.2f} times as fast as the faster way of the peer."
+
+
+def _gsm8k(result: dict[str, Any]) -> str:
+    rows = [[name, f"{value:.3f}"] for name, value in result["perplexity"].items()]
+    table = _table(["model", "perplexity of held-out answers"], rows)
+    worst, final = result["largest_relative_difference"], result["final_relative_difference"]
+    return (
+        f"{table}\n\nThe same training through bitsandbytes + PEFT: the loss of a step differs by at most {worst:.2%}, "
+        f"that of the last tenth of the run by {final:.2%}."
+    )
+
+
+def _milliseconds(result: dict[str, Any]) -> str:
+    rows = [[name, f"{value:.2f} ms"] for name, value in result["median_ms"].items()]
+    return _table(["optimizer", "median step"], rows)
+
+
+def _kernels(result: dict[str, Any]) -> str:
+    rows = [[row["what"], row["size"], f"{row['terabytes_per_second']:.2f} TB/s"] for row in result["rows"]]
+    return _table(["operation", "matrix", "bytes read and written"], rows)
+
+
+_RENDER: dict[str, Callable[[dict[str, Any]], str]] = {
+    "cpu_step": _cpu_step,
+    "gsm8k": _gsm8k,
+    "kernels": _kernels,
+    "optimizer": _milliseconds,
+}

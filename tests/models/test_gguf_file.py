@@ -85,6 +85,7 @@ def write_tokenizer(writer: gguf.GGUFWriter, tokenizer) -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * len(tokens))
     writer.add_token_types([gguf.TokenType.CONTROL if t in special else gguf.TokenType.NORMAL for t in tokens])
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     writer.add_token_merges([" ".join(pair) for pair in state["model"]["merges"]])

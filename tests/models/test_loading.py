@@ -235,4 +235,5 @@ def test_host_memory_peaks_at_a_shard_and_the_4bit_model(folder: Path, tmp_path:
     four_bits = size / 16 * 4.13
     # Quantizing one matrix of this size takes some 52 MB for a moment; 16-bit weights of the whole would take `size`.
     temporaries = 13 * 1024 * 4096
-    assert four_bits * 0.9 < grown < four_bits + 2 * shard + temporaries < size * 0.55
+    # Beside the shard that is mapped, a shard's worth of holes may wait to be given back, and the next one's pages.
+    assert four_bits * 0.9 < grown < four_bits + 3 * shard + temporaries < size * 0.6

@@ -85,6 +85,12 @@ class GgufFile:
         field = self._reader.fields.get(full)
         return default if field is None else field.contents()
 
+    def special_tokens(self) -> dict[str, int]:
+        """Token numbers by role (`bos`, `eos`, `unk`, `pad`), as far as the file names them."""
+        keys = {"bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id", "pad": "padding_token_id"}
+        found = {role: self.field(f"tokenizer.ggml.{key}") for role, key in keys.items()}
+        return {role: int(number) for role, number in found.items() if number is not None}
+
     def read(self, name: str) -> torch.Tensor:
         """The tensor in float32, dequantized, in Hugging Face's layout."""
         tensor = self._by_name[name]

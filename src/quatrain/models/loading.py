@@ -67,7 +67,8 @@ def load_model(
 
     Returns:
         An ordinary Hugging Face model in evaluation mode, all parameters frozen, and its tokenizer (a
-        `PreTrainedTokenizerBase`, or None if the folder has none). `model_summary(model)` lists what was quantized and what wasn't.
+        `PreTrainedTokenizerBase`, or None if the folder has none). `model_summary(model)` lists what was
+        quantized and what wasn't.
 
     Raises:
         ModelError: The files are missing, damaged, unsafe, or don't fit together.
@@ -97,7 +98,8 @@ def load_model(
         quantize_embeddings=quantize_embeddings,
     )
     _fill(model, plan, weights, decisions, placement, progress)
-    tokenizer = read_tokenizer(where, trust_remote_code=trust_remote_code)
+    special = weights.special_tokens() if isinstance(weights, GgufFile) else {}
+    tokenizer = read_tokenizer(where, special=special, trust_remote_code=trust_remote_code)
     if tokenizer is not None:
         check_vocabulary(tokenizer, model.config.get_text_config().vocab_size)
     set_generation(model, where, tokenizer)

@@ -7,11 +7,13 @@ is still learned where it ends a turn.
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from quatrain.errors import ModelError
+from quatrain.models.gguf_file import GgufFile
 from quatrain.models.sources import Source, locate
 
 log = logging.getLogger(__name__)
@@ -33,14 +35,22 @@ def load_tokenizer(
         ModelError: The source isn't there or has no tokenizer.
     """
     where = locate(source, revision=revision, weights=False, trust_remote_code=trust_remote_code)
-    tokenizer = read_tokenizer(where, trust_remote_code=trust_remote_code)
+    special = GgufFile(where.folder / where.gguf_file).special_tokens() if where.gguf_file else {}
+    tokenizer = read_tokenizer(where, special=special, trust_remote_code=trust_remote_code)
     if tokenizer is None:
         raise ModelError(f"{source} must have a tokenizer ({FILES[0]} or another of its files); it has none.")
     return tokenizer
 
 
-def read_tokenizer(source: Source, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase | None:
+def read_tokenizer(
+    source: Source, *, special: Mapping[str, int], trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase | None:
     """The tokenizer beside a model's weights; None if there are no files of one.
+
+    Args:
+        source: Where the files are.
+        special: Token numbers by role from a GGUF file, which some versions of transformers don't read.
+        trust_remote_code: Whether code that came with the model may run.
 
     Raises:
         ModelError: The files are there but can't be read.
@@ -52,6 +62,8 @@ def read_tokenizer(source: Source, *, trust_remote_code: bool = False) -> PreTra
         tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=trust_remote_code, **gguf)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"The tokenizer of {source.name} must be readable by transformers: {error}") from error
+    for role, number in special.items():
+        setattr(tokenizer, f"{role}_token", tokenizer.convert_ids_to_tokens(number))
     if tokenizer.pad_token_id is None:
         stand_in = tokenizer.unk_token or tokenizer.eos_token
         if stand_in is None:

@@ -36,7 +36,10 @@ def quantize_4bit(x: Tensor, *, quant_type: str, block_size: int) -> tuple[Tenso
 
 def _nearest_codes(values: Tensor, quant_type: str) -> Tensor:
     """The uint8 code whose value is nearest to each of ``values`` [n]; beyond [-1, 1] the outermost code in use."""
-    rank = torch.bucketize(values, midpoints(quant_type, values.device), out_int32=True)
+    # Fifteen comparisons vectorize, a binary search (torch.bucketize) doesn't: it takes three times as long.
+    rank = torch.zeros(values.shape, dtype=torch.uint8, device=values.device)
+    for midpoint in midpoints(quant_type).tolist():
+        rank += values > midpoint
     if quant_type == "fp4":
-        return ascending_codes(quant_type, values.device)[rank]
-    return rank.to(torch.uint8)
+        return ascending_codes(quant_type, values.device)[rank.int()]
+    return rank

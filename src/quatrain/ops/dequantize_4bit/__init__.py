@@ -38,9 +38,9 @@ def dequantize_4bit(
 ) -> Float[Tensor, " numel"]:
     """``codebook[codes] · scales`` [numel], multiplied in float32 and rounded once to ``dtype``.
 
-    ``codes`` is uint8 [⌈numel/2⌉], the even element in the high nibble. ``scales`` [⌈numel/block_size⌉] is float32, or,
-    with ``nested``, the uint8 codes of double quantization. ``out``, contiguous [numel] of ``dtype``, receives the result
-    and is returned.
+    ``codes`` is uint8 [⌈numel/2⌉], the even element in the high nibble. ``scales`` [⌈numel/block_size⌉] is float32,
+    or, with ``nested``, the uint8 codes of double quantization. ``out``, contiguous [numel] of ``dtype``, receives
+    the result and is returned.
 
     Raises QuantizationError if sizes and types don't fit together.
     """

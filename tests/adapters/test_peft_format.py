@@ -47,7 +47,9 @@ def test_peft_loads_ours(config, tiny_llama_dir, tmp_path, tokens):
     torch.testing.assert_close(ours(tokens).logits, theirs(tokens).logits, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("extra", [{}, {"use_rslora": True}, {"rank_pattern": {"q_proj": 3}, "alpha_pattern": {"v_proj": 2}}])
+@pytest.mark.parametrize(
+    "extra", [{}, {"use_rslora": True}, {"rank_pattern": {"q_proj": 3}, "alpha_pattern": {"v_proj": 2}}]
+)
 def test_we_load_pefts(extra, tiny_llama_dir, tmp_path, tokens):
     import peft
 

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from families import assistant, system, user
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +10,7 @@ from quatrain.data import Completion, Conversation, DataConfig, Text
 from quatrain.data.formats import read_examples
 from quatrain.data.readers import Row
 from quatrain.errors import DataError, QuatrainError
+from tests.data.families import assistant, system, user
 
 
 def examples(*rows, **options):

@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-import families as fam
 import numpy as np
 import pytest
-from families import assistant, user
 
 from quatrain.data import Completion, Conversation, DataConfig, Renderer, Text, load_examples, prepare, render_prompt
 from quatrain.errors import ConfigError, DataError
+from tests.data import families as fam
+from tests.data.families import assistant, user
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 

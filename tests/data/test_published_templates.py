@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import families as fam
 import pytest
-from families import assistant, user
 
 from quatrain.data.spans import find_replies, marked_replies
 from quatrain.data.template import ChatTemplate
+from tests.data import families as fam
+from tests.data.families import assistant, user
 
 trl = pytest.importorskip("trl")
 FOLDER = Path(trl.__file__).parent / "chat_templates"

@@ -2,12 +2,12 @@
 
 import json
 
-import families as fam
 import pytest
-from families import assistant, user
 
 from quatrain.data import DataConfig, prepare, read_questions
 from quatrain.errors import DataError
+from tests.data import families as fam
+from tests.data.families import assistant, user
 
 
 def test_a_question_ends_where_the_last_reply_begins(tmp_path):

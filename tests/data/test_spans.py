@@ -1,12 +1,12 @@
 """The loss falls on what the assistant wrote, in every manner of chat template that is around."""
 
-import families as fam
 import pytest
-from families import assistant, system, user
 from transformers import BatchEncoding
 
 from quatrain.data import Conversation, Renderer, render_prompt
 from quatrain.errors import DataError
+from tests.data import families as fam
+from tests.data.families import assistant, system, user
 
 # The first answer occurs in both of the user's turns, the second holds line ends, spaces and letters of several bytes.
 CHAT = [user("say 12 + 7"), assistant("12 + 7"), user("12 + 7, again?"), assistant("the fox\n\n über 🦊  jumps")]

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from bitsandbytes.nn.modules import Linear4bit
-from families import config_of
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from quatrain.models import load_model, save_quantized
 from quatrain.quantization import QuantizedLinear
+from tests.models.families import config_of
 
 IDS = torch.tensor([[1, 5, 9, 100, 44, 7, 2, 30]])
 FAMILIES = ["llama", "gpt2", "mixtral"]

@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, config_of
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from quatrain.models import blocks, body, head, load_model
 from quatrain.models.linears import is_linear
 from quatrain.quantization import QuantizedLinear, quantize_4bit
+from tests.models.families import FAMILIES, config_of
 
 IDS = torch.tensor([[1, 5, 9, 100, 44, 7, 2, 30], [3, 3, 8, 120, 150, 6, 11, 12]])
 

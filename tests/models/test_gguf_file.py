@@ -9,13 +9,13 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from conftest import make_tokenizer
-from families import config_of
 from transformers import AutoModelForCausalLM
 
 from quatrain.errors import ModelError
 from quatrain.models import load_model, load_tokenizer, model_summary
 from quatrain.models.gguf_file import LAYOUTS, llama3_scaling
+from tests.conftest import make_tokenizer
+from tests.models.families import config_of
 
 VOCABULARY = len(make_tokenizer())
 IDS = torch.tensor([[1, 5, 9, 100, 44, 7, 2, 30]])

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from families import config_of
 from transformers import AutoModelForCausalLM
 
 from quatrain.errors import ConfigError
 from quatrain.models import load_model, model_summary, save_quantized
 from quatrain.quantization import QuantizedEmbedding, QuantizedLinear
+from tests.models.families import config_of
 
 IDS = torch.tensor([[1, 5, 9, 100, 44, 7, 2, 30]])
 BOTH = {"quantize_head": True, "quantize_embeddings": True, "compute_dtype": "float32", "device": "cpu"}

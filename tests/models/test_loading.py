@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import config_of
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM
 
 from quatrain.errors import ConfigError, ModelError, QuantizationError
 from quatrain.models import load_model, model_summary, save_quantized
 from quatrain.models.skeleton import build_skeleton
+from tests.models.families import config_of
 
 IDS = torch.tensor([[1, 5, 9, 100, 44, 7, 2, 30]])
 

@@ -4,13 +4,13 @@ import logging
 from pathlib import Path
 
 import pytest
-from conftest import make_tokenizer
-from families import config_of
 from transformers import AutoModelForCausalLM
 
 from quatrain.errors import ModelError
 from quatrain.models import load_model, load_tokenizer
 from quatrain.models.tokenizers import check_vocabulary
+from tests.conftest import make_tokenizer
+from tests.models.families import config_of
 
 
 @pytest.mark.parametrize(("changes", "pads"), [({}, "<|endoftext|>"), ({"pad_token": None}, "<|im_end|>")])

@@ -18,7 +18,8 @@ def whole(hidden, weight, targets, bias=None, logit_scale=1.0, softcap=None):
 @pytest.mark.parametrize("rows", [1, 3, 64])
 @pytest.mark.parametrize("tokens", [0, 1, 7, 64])
 @pytest.mark.parametrize(
-    "extra", [{}, {"bias_V": torch.randn(101)}, {"logit_scale": 0.25}, {"softcap": 3.0}, {"softcap": 2.0, "logit_scale": 3.0}]
+    "extra",
+    [{}, {"bias_V": torch.randn(101)}, {"logit_scale": 0.25}, {"softcap": 3.0}, {"softcap": 2.0, "logit_scale": 3.0}],
 )
 def test_equals_the_whole_computation(rows, tokens, extra, monkeypatch):
     monkeypatch.setattr(reference, "_CPU_CHUNK", rows * 101)

@@ -57,7 +57,7 @@ def test_trl_sft_trainer(adapted, tmp_path):
 
 
 def test_generate(adapted):
-    model, tokenizer = adapted
+    model, _ = adapted
     ids = torch.randint(3, 500, (2, 5))
     out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False)
     assert out.shape[1] <= 9 and torch.equal(out[:, :5], ids)

@@ -96,12 +96,12 @@ def quatrain_step(ids: torch.Tensor) -> Callable[[], float]:
 
 
 def peer_step(ids: torch.Tensor, checkpointing: bool) -> Callable[[], float]:
-    import bitsandbytes
+    from bitsandbytes.optim.adamw import AdamW8bit
 
     dtype = torch.bfloat16
     model = load_peer(folder_16bit(), r=RANK, lora_alpha=RANK, checkpointing=checkpointing, dtype=dtype)
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = bitsandbytes.optim.AdamW8bit(parameters, lr=1e-4)
+    optimizer = AdamW8bit(parameters, lr=1e-4)
     model.train()
 
     def step() -> float:

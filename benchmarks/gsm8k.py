@@ -92,7 +92,7 @@ def _train_ours(model: Any, batches: list[MicroBatch]) -> list[float]:
 
 
 def _train_theirs(folder: Path, batches: list[MicroBatch], start: dict[str, torch.Tensor], dtype: torch.dtype):
-    import bitsandbytes
+    from bitsandbytes.optim.adamw import AdamW8bit
 
     model = load_peer(folder, r=RANK, lora_alpha=ALPHA, checkpointing=False, dtype=dtype)
     parameters = []
@@ -102,7 +102,7 @@ def _train_theirs(folder: Path, batches: list[MicroBatch], start: dict[str, torc
             parameter.data.copy_(start[key])
             parameters.append(parameter)
     assert len(parameters) == len(start), "the peer adapts other layers"
-    optimizer = bitsandbytes.optim.AdamW8bit(parameters, lr=LEARNING_RATE, weight_decay=0.0)
+    optimizer = AdamW8bit(parameters, lr=LEARNING_RATE, weight_decay=0.0)
     losses = []
     model.train()
     for step, batch in enumerate(batches):

@@ -22,7 +22,7 @@ _HOME = {
     "train": "quatrain.training",
 }
 
-__all__ = sorted(_HOME)
+__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 __version__ = "0.1.0"
 
 

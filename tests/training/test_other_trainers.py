@@ -34,13 +34,14 @@ def test_transformers_trainer(adapted, tmp_path):
         output_dir=str(tmp_path), max_steps=4, per_device_train_batch_size=4, report_to=[], use_cpu=True,
         save_strategy="no", learning_rate=1e-2, disable_tqdm=True,
     )  # fmt: skip
-    assert moved(model, Trainer(model=model, args=arguments, train_dataset=rows).train)
+    assert moved(model, Trainer(model=model, args=arguments, train_dataset=rows).train)  # pyright: ignore
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_trl_sft_trainer(adapted, tmp_path):
     from datasets import load_dataset
-    from trl import SFTConfig, SFTTrainer
+    from trl.trainer.sft_config import SFTConfig
+    from trl.trainer.sft_trainer import SFTTrainer
 
     model, tokenizer = adapted
     file = tmp_path / "rows.jsonl"

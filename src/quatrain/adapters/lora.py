@@ -8,6 +8,7 @@ Source: Hu et al. 2021 (arXiv 2106.09685); scale of rank-stabilized LoRA: Kalajd
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +41,11 @@ class _AddLowRank(torch.autograd.Function):
         return dy, dx, da_RI, db_OR, None
 
 
-def linear_features(linear: nn.Module) -> tuple[int, int]:
+def linear_features(linear: Any) -> tuple[int, int]:
     """(inputs, outputs) of a linear layer; GPT-2's ``Conv1D`` keeps them as ``nx`` and ``nf``."""
     if hasattr(linear, "in_features"):
-        return int(linear.in_features), int(linear.out_features)
-    return int(linear.nx), int(linear.nf)
+        return linear.in_features, linear.out_features
+    return linear.nx, linear.nf
 
 
 def _device_of(module: nn.Module) -> torch.device:

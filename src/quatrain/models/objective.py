@@ -7,7 +7,7 @@ once, and the cheap way is taken where the results agree. What was decided stand
 """
 
 from inspect import signature
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -112,9 +112,10 @@ class Objective:
 
     def _head_loss(self, hidden_NH: Tensor, targets_N: Tensor) -> Tensor:
         scale, softcap = _logit_options(self.model)
-        output = head(self.model)
+        output: Any = head(self.model)
+        bias = getattr(output, "bias", None)
         return linear_cross_entropy(
-            hidden_NH, output.weight, targets_N, bias_V=output.bias, logit_scale=scale, softcap=softcap
+            hidden_NH, output.weight, targets_N, bias_V=bias, logit_scale=scale, softcap=softcap
         )
 
     @torch.no_grad()

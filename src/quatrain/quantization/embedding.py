@@ -1,7 +1,8 @@
 """A frozen embedding whose table stays in four bits.
 
 Only the rows that are looked up are dequantized: a row is a whole number of blocks, so its codes and scales can be
-picked out of the packed table by row number. The table of a model with 150,000 tokens is never in 16 bits, not even for a moment.
+picked out of the packed table by row number. The table of a model with 150,000 tokens is never in 16 bits, not even for
+a moment.
 """
 
 import torch
@@ -27,7 +28,7 @@ class QuantizedEmbedding(QuantizedModule):
         if self.embedding_dim % weight.block_size:
             raise QuantizationError(
                 f"Rows of a 4-bit embedding must be whole blocks of {weight.block_size}; they have "
-                f"{self.embedding_dim} elements. Choose a block size that divides this, or keep the embedding in 16 bits."
+                f"{self.embedding_dim} elements. Choose a block size that divides it, or keep the embedding in 16 bits."
             )
 
     def forward(self, ids: Tensor) -> Tensor:

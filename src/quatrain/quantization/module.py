@@ -2,8 +2,8 @@
 
 The four tensors of a ``QuantizedTensor`` are buffers, so that they move with the module and are no parameters that an
 optimizer would take. They aren't saved under their own names: ``state_dict`` has bitsandbytes' (``weight``,
-``weight.absmax``, …), so that checkpoints are exchangeable. ``module.to(dtype)``, ``half()`` and the like change ``compute_dtype`` and ordinary
-parameters, never the codes and scales.
+``weight.absmax``, …), so that checkpoints are exchangeable. ``module.to(dtype)``, ``half()`` and the like change
+``compute_dtype`` and ordinary parameters, never the codes and scales.
 """
 
 from collections.abc import Mapping

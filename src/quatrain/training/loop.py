@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
@@ -74,7 +75,7 @@ def train(
     """
     if config is None:
         raise TypeError("train() needs a RunConfig: train(model, tokenizer, RunConfig(data=...))")
-    folder = RunFolder(config.output_dir)
+    folder = RunFolder(Path(config.output_dir))
     folder.create(resume=resume, overwrite=overwrite)
     with ProgressDisplay(enabled=progress) as display:
         setup = build(config, model, tokenizer, display.work)

@@ -1,8 +1,8 @@
 """Causal attention over samples that lie end to end in one row, none of which sees another.
 
 A packed micro-batch holds many samples. Attending over the whole row under a block-diagonal mask costs the square of
-the row's length; attending sample by sample costs the sum of the squares. On CUDA one variable-length kernel runs them all;
-elsewhere the samples are attended one after the other.
+the row's length; attending sample by sample costs the sum of the squares. On CUDA one variable-length kernel runs them
+all; elsewhere the samples are attended one after the other.
 """
 
 from jaxtyping import Float

@@ -19,7 +19,7 @@ def packed_attention(
     softcap: float | None = None,
 ) -> Tensor:
     samples = zip(*(x.split(lengths, dim=1) for x in (q_HTD, k_GTD, v_GTD)), strict=True)
-    return torch.cat([_attend(*qkv, scale, window, softcap) for qkv in samples], dim=1)
+    return torch.cat([_attend(q, k, v, scale, window, softcap) for q, k, v in samples], dim=1)
 
 
 def _attend(q_HSD: Tensor, k_GSD: Tensor, v_GSD: Tensor, scale: float, window: int | None, softcap: float | None):

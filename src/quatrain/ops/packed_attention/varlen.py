@@ -1,13 +1,14 @@
 """Packed attention through PyTorch's variable-length FlashAttention kernel (CUDA, 16-bit)."""
 
 from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 
 # torch 2.11 groups heads without being asked; later versions want it said.
-_GROUPED = {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
+_GROUPED: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
 
 
 def can_run(q_HTD: Tensor, v_HTD: Tensor, softcap: float | None) -> bool:

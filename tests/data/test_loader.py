@@ -64,8 +64,15 @@ def test_packed_samples_have_their_own_positions_and_bounds():
         assert batch.cu_seqlens is not None and batch.attention_mask is None
         assert batch.cu_seqlens.dtype == torch.int32
         bounds = batch.cu_seqlens.tolist()
-        assert bounds[0] == 0 and bounds[-1] == batch.num_tokens == batch.input_ids.shape[1]
+        width = batch.input_ids.shape[1]
+        assert bounds[0] == 0 and bounds[-1] == width
+        assert width % 64 == 0 or width == SETTINGS["max_length"] * SETTINGS["batch_size"]
         assert batch.max_seqlen == max(b - a for a, b in pairwise(bounds))
+        if bounds[-1] > batch.num_tokens:
+            *bounds, _ = bounds
+            assert (batch.targets[0, batch.num_tokens :] == IGNORED).all()
+            assert batch.position_ids[0, batch.num_tokens :].tolist() == list(range(width - batch.num_tokens))
+        assert bounds[-1] == batch.num_tokens
         for a, b in pairwise(bounds):
             sample = starts[int(batch.input_ids[0, a])]
             assert batch.input_ids[0, a:b].tolist() == sample.input_ids.tolist()
@@ -77,7 +84,7 @@ def test_padding_is_masked_by_place_not_by_token():
     """Token 7 is the padding token and occurs, learned, within a sample."""
     full = Sample(np.array([1, 7, 7], np.int32), np.array([False, True, True]))
     short = Sample(np.array([2, 7], np.int32), np.array([False, True]))
-    options = {**SETTINGS, "packing": False, "batch_size": 2}
+    options = {**SETTINGS, "packing": False, "batch_size": 2, "max_length": 3, "pad_token_id": 7}
     (batch,) = Loader(Samples([full, short]), **options).epoch(0)
     long_row = int(batch.input_ids[0, 0] != 1)
     assert batch.input_ids[long_row].tolist() == [1, 7, 7]

@@ -44,7 +44,7 @@ def test_samples_are_attended_alone(lengths, heads, window, softcap):
     check(lengths, heads, window, softcap, torch.float32, "cpu", 1e-5)
 
 
-@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("lengths", [*LENGTHS, (300, 1, 257)])
 def test_bfloat16(lengths):
     check(lengths, (6, 2, 2), None, None, torch.bfloat16, "cpu", 1e-2)
 

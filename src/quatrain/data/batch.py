@@ -1,11 +1,16 @@
 """The micro-batch: samples laid out as the model's tensors, packed into one row or padded into several.
 
 Shapes: B rows, T tokens of a row, S samples.
+
+T is rounded up to a multiple of 64: libraries prepare code for every new shape and keep it, and allocators leave holes
+when shapes never repeat. The few places behind the last sample of a packed row are a sample of their own, on which
+nothing is learned.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -14,6 +19,8 @@ from quatrain.data.samples import Sample
 
 IGNORED = -100
 """The target where nothing is learned; PyTorch's cross-entropy leaves it out by default."""
+
+_MULTIPLE = 64
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class MicroBatch:
     attention_mask: Int[Tensor, "B T"] | None
     """1 on tokens, 0 on padding. None when packed."""
     num_tokens: int
-    """Tokens without padding."""
+    """Tokens of samples, without padding and filling."""
     num_supervised: int
     """Targets that aren't -100."""
 
@@ -45,27 +52,29 @@ class MicroBatch:
         return replace(self, **tensors)
 
 
-def packed_batch(samples: Sequence[Sample]) -> MicroBatch:
-    """All samples one after the other in a single row, positions beginning again with each."""
+def packed_batch(samples: Sequence[Sample], pad_token_id: int, limit: int) -> MicroBatch:
+    """All samples one after the other in a single row of at most `limit` tokens, positions restarting with each."""
+    tokens = sum(len(sample) for sample in samples)
+    if behind := _repeating(tokens, limit) - tokens:
+        samples = [*samples, _filler(behind, pad_token_id)]
     lengths = torch.tensor([len(sample) for sample in samples])
-    input_ids = torch.cat([_ids(sample) for sample in samples])
     targets = torch.cat([_targets(sample) for sample in samples])
     return MicroBatch(
-        input_ids=input_ids[None],
+        input_ids=torch.cat([_ids(sample) for sample in samples])[None],
         targets=targets[None],
         position_ids=torch.cat([torch.arange(len(sample)) for sample in samples])[None],
         cu_seqlens=torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]).to(torch.int32),
         max_seqlen=int(lengths.max()),
         attention_mask=None,
-        num_tokens=len(input_ids),
+        num_tokens=tokens,
         num_supervised=int((targets != IGNORED).sum()),
     )
 
 
-def padded_batch(samples: Sequence[Sample], pad_token_id: int) -> MicroBatch:
-    """One sample a row, padded on the right to the longest."""
+def padded_batch(samples: Sequence[Sample], pad_token_id: int, limit: int) -> MicroBatch:
+    """One sample a row, padded on the right to the longest (and a little more, see above) but not beyond `limit`."""
     longest = max(len(sample) for sample in samples)
-    shape = (len(samples), longest)
+    shape = (len(samples), _repeating(longest, limit))
     input_ids = torch.full(shape, pad_token_id)
     targets = torch.full(shape, IGNORED)
     attention_mask = torch.zeros(shape, dtype=torch.int64)
@@ -76,13 +85,22 @@ def padded_batch(samples: Sequence[Sample], pad_token_id: int) -> MicroBatch:
     return MicroBatch(
         input_ids=input_ids,
         targets=targets,
-        position_ids=torch.arange(longest).repeat(len(samples), 1),
+        position_ids=torch.arange(shape[1]).repeat(len(samples), 1),
         cu_seqlens=None,
         max_seqlen=longest,
         attention_mask=attention_mask,
         num_tokens=int(attention_mask.sum()),
         num_supervised=int((targets != IGNORED).sum()),
     )
+
+
+def _repeating(length: int, limit: int) -> int:
+    """The next multiple of 64, or the limit where that is nearer."""
+    return min(-(-length // _MULTIPLE) * _MULTIPLE, limit)
+
+
+def _filler(length: int, pad_token_id: int) -> Sample:
+    return Sample(np.full(length, pad_token_id, dtype=np.int32), np.zeros(length, dtype=np.bool_))
 
 
 def _ids(sample: Sample) -> Tensor:

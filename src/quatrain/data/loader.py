@@ -21,7 +21,7 @@ class Loader:
         max_length: the most tokens of a sample.
         batch_size: samples of a padded micro-batch; a packed one has at most ``max_length * batch_size`` tokens.
         packing: whether samples share rows.
-        pad_token_id: what fills a padded row; any id will do, as it is masked.
+        pad_token_id: what fills a row; any id will do, as it is masked or a sample of its own.
         seed: of the shuffling.
 
     Raises:
@@ -111,4 +111,7 @@ class Loader:
 
     def _build(self, indices: list[int]) -> MicroBatch:
         chosen = [self._samples[index] for index in indices]
-        return packed_batch(chosen) if self._identity["packing"] else padded_batch(chosen, self._pad_token_id)
+        longest = self._identity["max_length"]
+        if self._identity["packing"]:
+            return packed_batch(chosen, self._pad_token_id, longest * self._identity["batch_size"])
+        return padded_batch(chosen, self._pad_token_id, longest)

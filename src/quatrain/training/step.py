@@ -3,6 +3,9 @@
 The loss is summed over supervised tokens and divided by their number in the whole step. Averaging per micro-batch
 first, as is often done, would weigh a token by the company it happens to keep: 8 × 1 and 1 × 8 rows would give
 different updates.
+
+Backward runs on the sum and the adapter's float32 gradients are divided afterwards: divided beforehand, the gradients of
+activations would be thousands of times smaller, and in float16 many of them zero.
 """
 
 import math
@@ -45,14 +48,15 @@ def train_step(
     supervised = sum(batch.num_supervised for batch in micro_batches)
     loss = torch.zeros((), device=parameters[0].device)
     for batch in micro_batches:
-        share = objective(batch) / supervised
-        share.backward()
-        loss += share.detach()
+        total = objective(batch)
+        total.backward()
+        loss += total.detach() / supervised
+    torch._foreach_div_([p.grad for p in parameters if p.grad is not None], supervised)
     limit = max_grad_norm or math.inf
     norm = nn.utils.clip_grad_norm_(parameters, limit)
-    total, size = torch.stack([loss, norm]).tolist()
-    taken = math.isfinite(total) and math.isfinite(size)
+    mean, size = torch.stack([loss, norm]).tolist()
+    taken = math.isfinite(mean) and math.isfinite(size)
     if taken:
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return StepResult(total, size, sum(batch.num_tokens for batch in micro_batches), supervised, taken)
+    return StepResult(mean, size, sum(batch.num_tokens for batch in micro_batches), supervised, taken)

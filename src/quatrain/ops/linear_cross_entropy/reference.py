@@ -1,5 +1,7 @@
 """Chunked linear cross-entropy in PyTorch, on any device. N tokens, H hidden, V vocabulary."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -18,11 +20,10 @@ class LinearCrossEntropy(torch.autograd.Function):
         loss = torch.zeros((), dtype=torch.float32, device=hidden_NH.device)
         budget = _GPU_CHUNK if hidden_NH.is_cuda else _CPU_CHUNK
         rows = max(1, budget // weight_VH.shape[0])
-        for start in range(0, hidden_NH.shape[0], rows):
-            chunk = slice(start, start + rows)
+        for chunk, seen in _chunks(hidden_NH.shape[0], rows):
             logits_CV = _logits(hidden_NH[chunk], weight_VH, bias_V, logit_scale, softcap)
-            chunk_loss, grad_CV = _loss_and_gradient(logits_CV, targets_N[chunk], needs_grad)
-            loss += chunk_loss
+            loss_C, grad_CV = _loss_and_gradient(logits_CV, targets_N[chunk], needs_grad)
+            loss += loss_C[seen:].sum()
             if grad_NH is not None:
                 if softcap is not None:
                     grad_CV *= 1 - (logits_CV / softcap) ** 2
@@ -37,6 +38,17 @@ class LinearCrossEntropy(torch.autograd.Function):
         return grad_NH * grads[0].to(grad_NH.dtype), None, None, None, None, None
 
 
+def _chunks(tokens: int, rows: int) -> Iterator[tuple[slice, int]]:
+    """Slices of `rows` tokens, and how many at the beginning of each were in the one before.
+
+    The last slice reaches back instead of being short: libraries prepare (and keep) code for every new shape, and the
+    number of supervised tokens is a new one at each step.
+    """
+    for start in range(0, tokens, rows):
+        first = max(0, min(start, tokens - rows))
+        yield slice(first, min(first + rows, tokens)), start - first
+
+
 def _logits(hidden_CH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, scale: float, softcap: float | None) -> Tensor:
     logits_CV = (hidden_CH @ weight_VH.T).float()
     if bias_V is not None:
@@ -49,10 +61,10 @@ def _logits(hidden_CH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, scale: 
 
 
 def _loss_and_gradient(logits_CV: Tensor, targets_C: Tensor, needs_grad: bool) -> tuple[Tensor, Tensor]:
-    """Summed loss, and softmax − one-hot (the logits themselves when no gradient is needed)."""
+    """Loss of each row, and softmax − one-hot (the logits themselves when no gradient is needed)."""
     column = targets_C.long().unsqueeze(1)
     norm_C1 = logits_CV.logsumexp(dim=1, keepdim=True)
-    loss = (norm_C1 - logits_CV.gather(1, column)).sum()
+    loss = (norm_C1 - logits_CV.gather(1, column)).squeeze(1)
     if not needs_grad:
         return loss, logits_CV
     grad_CV = (logits_CV - norm_C1).exp_()

@@ -26,7 +26,7 @@ test-gpu: $(VENV)/ready-test ## the tests that need a CUDA device
 check: $(VENV)/ready-test ## style and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m pyright
+	$(PY) -m pyright --pythonpath $(PY)
 
 bench: $(VENV)/ready-test ## speed and memory, measured against other libraries
 	$(PY) -m benchmarks

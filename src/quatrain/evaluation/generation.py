@@ -1,6 +1,7 @@
 """Answers from a model: many at once for scoring, or one at a time as it is written, for a person."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from threading import Thread
 from typing import Any
 
@@ -41,12 +42,24 @@ def _continue_batch(model: Any, tokenizer: Any, prompts: list[Sequence[int]], ma
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     model.eval()
-    out = model.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        generation_config=_settings(model, tokenizer, max_new_tokens=max_new_tokens, do_sample=False),
-    )
+    with _contiguous_head_input(model):
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=_settings(model, tokenizer, max_new_tokens=max_new_tokens, do_sample=False),
+        )
     return tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+
+
+@contextmanager
+def _contiguous_head_input(model: Any) -> Iterator[None]:
+    """Models hand their head the last position of each prompt as a strided view [B, 1, H], for which torch's linear on a
+    CPU copies the head's weight once a row: gigabytes for a batch of 50."""
+    handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def stream_reply(

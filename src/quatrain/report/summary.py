@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from quatrain.errors import CheckpointError
+from quatrain.report import wording
 from quatrain.runlog import Evaluated, Event, RunFinished, RunFolder, RunStarted, StepDone, read_events
 
 LAST_STEPS = 10
@@ -61,6 +62,19 @@ class RunSummary:
     @property
     def short_data(self) -> str:
         return _last_part(self.data)
+
+    def __str__(self) -> str:
+        """What the terminal prints: a few lines of facts and a table of what training changed."""
+        speed = f"{wording.duration(self.seconds)}, {wording.number(self.tokens_per_second)} tokens/s"
+        lines = [
+            f"base     {self.short_base}, {wording.count(self.total_parameters)} parameters in "
+            f"{wording.size(self.base_bytes)} ({self.quantization or 'not quantized'})",
+            f"adapter  {self.adapter}, {wording.count(self.trainable_parameters)} parameters",
+            f"data     {self.short_data}, {wording.number(self.epochs)} epochs, {wording.count(self.tokens)} tokens",
+            f"run      {self.status}, step {self.steps} of {self.total_steps}, {speed}",
+            f"memory   at most {wording.size(self.peak_memory)} on {self.device}",
+        ]
+        return "\n".join([*lines, *_change_table(self.changes)])
 
 
 def summarize(folder: RunFolder) -> RunSummary:
@@ -151,6 +165,15 @@ def _wall_seconds(events: list[Event]) -> float:
             begin = event.time
         last = event.time
     return total + (last - begin if begin is not None else 0.0)
+
+
+def _change_table(changes: list[Change]) -> list[str]:
+    rows = [("", "before", "after")]
+    for change in changes:
+        told = [wording.score(change.name, v) if v is not None else "–" for v in (change.before, change.after)]
+        rows.append((f"{change.split} {change.name}", *told))
+    width = max(len(row[0]) for row in rows)
+    return ["", *(f"{name:<{width}}  {before:>10}  {after:>10}" for name, before, after in rows)] if changes else []
 
 
 def _changes(evaluations: list[Evaluated]) -> list[Change]:

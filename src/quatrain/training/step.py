@@ -4,7 +4,7 @@ The loss is summed over supervised tokens and divided by their number in the who
 first, as is often done, would weigh a token by the company it happens to keep: 8 × 1 and 1 × 8 rows would give
 different updates.
 
-Backward runs on the sum and the adapter's float32 gradients are divided afterwards: divided beforehand, the gradients of
+Backward runs on the sum and the adapter's float32 gradients are divided afterwards: divided beforehand, those of
 activations would be thousands of times smaller, and in float16 many of them zero.
 """
 

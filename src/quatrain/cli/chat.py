@@ -39,12 +39,14 @@ def chat(
             history = _opening(rest if command == "/system" else system)
         elif line.strip():
             history.append({"role": "user", "content": line})
-            reply = ""
-            for piece in stream_reply(
-                model, tokenizer, history, max_new_tokens=max_new_tokens, temperature=temperature
-            ):
-                console.print(piece, end="", markup=False, soft_wrap=True)
-                reply += piece
+            reply = stream_reply(
+                model,
+                tokenizer,
+                history,
+                lambda piece: console.print(piece, end="", markup=False, soft_wrap=True),
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+            )
             console.print()
             history.append({"role": "assistant", "content": reply})
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from threading import Thread
 from typing import Any
 
 import torch
@@ -62,45 +61,40 @@ def _contiguous_head_input(model: Any) -> Iterator[None]:
         handle.remove()
 
 
+@torch.inference_mode()
 def stream_reply(
     model: Any,
     tokenizer: Any,
     messages: Sequence[Message],
+    on_text: Callable[[str], None],
     *,
     max_new_tokens: int = 512,
     temperature: float = 0.0,
     top_p: float = 1.0,
-) -> Iterator[str]:
-    """The model's next turn, piece by piece as it is decoded. Temperature 0 is greedy."""
-    from transformers import TextIteratorStreamer
+) -> str:
+    """The model's next turn; `on_text` gets it piece by piece as it is decoded. Temperature 0 is greedy.
 
+    It is decoded in the caller's thread: in one beside it PyTorch would start a second set of computing threads.
+    """
+    from transformers import TextStreamer
+
+    class Told(TextStreamer):
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            pieces.append(text)
+            on_text(text)
+
+    pieces: list[str] = []
     ids = torch.tensor([render_prompt(list(messages), tokenizer)], device=model.device)
     sampling: dict[str, Any] = {"do_sample": False}
     if temperature > 0:
         sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p}
-    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    failure: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            with torch.inference_mode():
-                model.eval().generate(
-                    input_ids=ids,
-                    attention_mask=torch.ones_like(ids),
-                    streamer=streamer,
-                    generation_config=_settings(model, tokenizer, max_new_tokens=max_new_tokens, **sampling),
-                )
-        except BaseException as error:
-            # Handed to the reading thread, which would otherwise wait for the next piece for ever.
-            failure.append(error)
-            streamer.end()
-
-    thread = Thread(target=work, daemon=True)
-    thread.start()
-    yield from streamer
-    thread.join()
-    if failure:
-        raise failure[0]
+    model.eval().generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        streamer=Told(tokenizer, skip_prompt=True, skip_special_tokens=True),
+        generation_config=_settings(model, tokenizer, max_new_tokens=max_new_tokens, **sampling),
+    )
+    return "".join(pieces)
 
 
 def _settings(model: Any, tokenizer: Any, **changes: Any) -> Any:

@@ -57,6 +57,22 @@ def test_cut_samples_are_the_beginnings_and_long_ones_can_be_dropped(tmp_path, c
     assert len(dropped.samples) == 1 and dropped.summary.dropped == {"longer than 30 tokens": 1}
 
 
+def test_tokens_that_the_embedding_has_no_row_for_are_counted_and_left_out(tmp_path):
+    tokenizer = fam.make_tokenizer(fam.CHATML, eos="<|im_end|>")
+    rows = len(tokenizer)
+    tokenizer.add_tokens(["<image>"])
+    image = "q <image>"
+    path = write(tmp_path / "a.jsonl", chat("q", "a"), chat(image, "a"), chat("q", "jumps " * 30 + "<image>"))
+    assert len(prepare(DataConfig(path=path), tokenizer, max_length=30).samples) == 3
+    kept = prepare(DataConfig(path=path), tokenizer, max_length=30, vocabulary=rows)
+    assert kept.summary.dropped == {f"a token beyond the embedding's {rows:,} rows": 1}
+    assert kept.summary.cut == 1, "what lies behind the cut doesn't count"
+    assert max(sample.input_ids.max() for sample in kept.samples) < rows
+    only_bad = DataConfig(path=write(tmp_path / "b.jsonl", chat(image, "a")))
+    with pytest.raises(DataError, match=r"no sample is left .*beyond the embedding's"):
+        prepare(only_bad, tokenizer, max_length=30, vocabulary=rows)
+
+
 def test_nothing_left_is_an_error_with_the_reasons(tmp_path, chatml):
     config = DataConfig(path=write(tmp_path / "a.jsonl", chat("q " * 60, "a"), chat("q", "")))
     reasons = r"no sample is left .*1 rows: nothing in it to learn; 1 rows: no learned token within 40 tokens"

@@ -38,9 +38,18 @@ def prepare(
     tokenizer: "PreTrainedTokenizerBase",
     *,
     max_length: int,
+    vocabulary: int | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
     """Reads a data set and tokenizes it into samples of at most ``max_length`` tokens.
+
+    Args:
+        config: The data set.
+        tokenizer: The base's tokenizer.
+        max_length: Longest sample in tokens; ``config.on_long`` says what becomes of longer ones.
+        vocabulary: Rows of the base's embedding. A sample with a token id beyond them is left out and counted, as the
+            base has nothing to look up for it. None: ids aren't checked.
+        progress: Called while rows are read.
 
     Raises:
         ConfigError: ``max_length`` is below 2.
@@ -59,7 +68,7 @@ def prepare(
         summary.rows += len(batch)
         summary.dropped.update(["nothing in it to learn"] * (len(batch) - len(filled)))
         lengths += [len(sample) for sample in samples]
-        kept += _fit(samples, max_length, config.on_long, summary)
+        kept += _fit(samples, summary, max_length=max_length, on_long=config.on_long, vocabulary=vocabulary)
         if progress is not None:
             progress(summary.rows, 0)
     if progress is not None:
@@ -86,7 +95,9 @@ def _render(renderer: Renderer, where: str, example: Example) -> Rendered:
         raise DataError(f"{where}: {error}") from error
 
 
-def _fit(samples: list[Sample], max_length: int, on_long: str, summary: DataSummary) -> Iterator[Sample]:
+def _fit(
+    samples: list[Sample], summary: DataSummary, *, max_length: int, on_long: str, vocabulary: int | None
+) -> Iterator[Sample]:
     """Cuts or leaves out what is too long, and leaves out what nothing can be learned from; counts each."""
     for sample in samples:
         is_long = len(sample) > max_length
@@ -98,6 +109,9 @@ def _fit(samples: list[Sample], max_length: int, on_long: str, summary: DataSumm
             cut_away = is_long and sample.supervised.any()
             reason = f"no learned token within {max_length:,} tokens" if cut_away else "no learned token"
             summary.dropped[reason] += 1
+            continue
+        if vocabulary is not None and fitted.input_ids.max() >= vocabulary:
+            summary.dropped[f"a token beyond the embedding's {vocabulary:,} rows"] += 1
             continue
         summary.cut += is_long
         yield fitted

@@ -46,6 +46,16 @@ def test_a_frozen_bias_and_an_input_without_gradient_cost_no_backward():
     assert ours.bias.grad is None and x.grad is not None
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("leading", [(), (3,), (3, 5), (0, 5)])
+def test_the_result_may_be_updated_in_place(leading, bias):
+    x = torch.randn(*leading, 100, requires_grad=True)
+    y = layer(bias=bias)(x)
+    assert not y._is_view() and y.is_contiguous()
+    y.add_(1).sum().backward()
+    assert x.grad is not None and x.grad.shape == x.shape
+
+
 def test_no_dequantized_copy_lives_between_forward_and_backward(monkeypatch):
     made: list[weakref.ref] = []
     dequantize = QuantizedTensor.dequantize

@@ -19,26 +19,24 @@ class _AddLowRank(torch.autograd.Function):
     """y_TO + scale · (x_TI Aᵀ) Bᵀ, written into y. T tokens, I inputs, O outputs, R rank."""
 
     @staticmethod
-    def forward(ctx, y: Tensor, x: Tensor, a_RI: Tensor, b_OR: Tensor, scale: float) -> Tensor:
-        x_TI = x.reshape(-1, x.shape[-1])
-        a_RI, b_OR = a_RI.to(x.dtype), b_OR.to(x.dtype)
+    def forward(ctx, y_TO: Tensor, x_TI: Tensor, a_RI: Tensor, b_OR: Tensor, scale: float) -> Tensor:
+        a_RI, b_OR = a_RI.to(x_TI.dtype), b_OR.to(x_TI.dtype)
         h_TR = x_TI @ a_RI.T
-        y.view(-1, y.shape[-1]).addmm_(h_TR, b_OR.T, alpha=scale)
-        ctx.mark_dirty(y)
+        y_TO.addmm_(h_TR, b_OR.T, alpha=scale)
+        ctx.mark_dirty(y_TO)
         ctx.save_for_backward(x_TI, h_TR, a_RI, b_OR)
         ctx.scale = scale
-        return y
+        return y_TO
 
     @staticmethod
     def backward(ctx, *grads: Tensor):
-        (dy,) = grads
+        (dy_TO,) = grads
         x_TI, h_TR, a_RI, b_OR = ctx.saved_tensors
-        dy_TO = dy.reshape(-1, dy.shape[-1])
         dh_TR = (dy_TO @ b_OR) * ctx.scale
-        dx = (dh_TR @ a_RI).view(*dy.shape[:-1], -1) if ctx.needs_input_grad[1] else None
+        dx_TI = dh_TR @ a_RI if ctx.needs_input_grad[1] else None
         da_RI = (dh_TR.T @ x_TI).float()
         db_OR = (dy_TO.T @ h_TR).float().mul_(ctx.scale)
-        return dy, dx, da_RI, db_OR, None
+        return dy_TO, dx_TI, da_RI, db_OR, None
 
 
 def linear_features(linear: Any) -> tuple[int, int]:
@@ -103,11 +101,16 @@ class LoraLinear(nn.Module):
         return self.base_layer.bias  # pyright: ignore[reportReturnType]
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.base_layer(x)
-        x = x.to(y.dtype)
+        """``x`` [..., in] → [..., out]."""
+        # The base sees one row per token: given batches, `nn.Linear` with a bias returns a view, and updating a view in
+        # place makes autograd copy the whole gradient in backward.
+        x_TI = x.reshape(-1, x.shape[-1])
+        y_TO = self.base_layer(x_TI)
+        x_TI = x_TI.to(y_TO.dtype)
         if self.training and self.lora_dropout:
-            x = F.dropout(x, self.lora_dropout)
-        return _AddLowRank.apply(y, x, self.lora_A, self.lora_B, self.scaling)  # pyright: ignore
+            x_TI = F.dropout(x_TI, self.lora_dropout)
+        y_TO = _AddLowRank.apply(y_TO, x_TI, self.lora_A, self.lora_B, self.scaling)  # pyright: ignore
+        return y_TO.view(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
         return f"r={self.r}, lora_alpha={self.lora_alpha}, lora_dropout={self.lora_dropout}, scaling={self.scaling:g}"

@@ -23,7 +23,14 @@ class _FrozenLinear(torch.autograd.Function):
         # Not save_for_backward: hooks that offload saved activations have no business with a resident weight.
         ctx.weight = weight
         ctx.bias_dtype = None if bias is None else bias.dtype
-        return nn.functional.linear(x, weight.dequantize(x.dtype), None if bias is None else bias.to(x.dtype))
+        matrix = weight.dequantize(x.dtype)
+        if bias is None:
+            return nn.functional.linear(x, matrix)
+        # Not `linear` with a bias: its result is a view when x has batches, and what a custom function returns may be
+        # updated in place (as an adapter does) only if it is a tensor of its own.
+        y = x.new_empty(*x.shape[:-1], matrix.shape[0])
+        torch.addmm(bias.to(x.dtype), x.reshape(-1, x.shape[-1]), matrix.T, out=y.view(-1, y.shape[-1]))
+        return y
 
     @staticmethod
     @once_differentiable

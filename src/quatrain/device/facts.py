@@ -47,7 +47,7 @@ def describe() -> list[Fact]:
         *_cpu(),
         *_disks(),
         *_gpus(),
-        *_gpu_packages(torch.cuda.is_available()),
+        _package("triton", "the GPU kernels are written in it", needed=torch.cuda.is_available()),
         _package("transformers", "it reads models and tokenizers"),
         _package("peft", "only tests and comparisons use it", needed=False),
         _package("bitsandbytes", "only tests and comparisons use it", needed=False),
@@ -127,15 +127,6 @@ def _gpu(index: int) -> Fact:
 def _driver() -> str:
     found = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", NVIDIA_DRIVER.read_text()) if NVIDIA_DRIVER.exists() else None
     return found[0] if found else "unknown"
-
-
-def _gpu_packages(gpu: bool) -> list[Fact]:
-    """Packages that only a GPU has a use for: the first is needed there, the others make attention faster."""
-    return [
-        _package("triton", "the GPU kernels are written in it", needed=gpu),
-        _package("flash-attn", "optional: FlashAttention for packed samples", needed=False),
-        _package("nvidia-cudnn-frontend", "optional: cuDNN's attention for packed samples", needed=False),
-    ]
 
 
 def _package(name: str, purpose: str, *, needed: bool = True) -> Fact:

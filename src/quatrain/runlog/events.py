@@ -53,20 +53,26 @@ class RunStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class StepDone(Event):
-    """One optimizer update."""
+    """The optimizer updates since the last such event: one, or as many as ``logging_steps`` says.
+
+    Means and sums are over all of these steps, so that those of all events together are the run's; the other values
+    are the last step's.
+    """
 
     step: int
     """Counted from 1; the number of updates done."""
     loss: float
-    """Mean cross-entropy per supervised token, in nats, before the update."""
+    """Mean cross-entropy per supervised token, in nats, over the steps since the last event, each before its update."""
     learning_rate: float
+    """Of the last step."""
     grad_norm: float
-    """L2 norm of the adapter's gradient before clipping."""
+    """L2 norm of the adapter's gradient before clipping, in the last step."""
     tokens: int
-    """Tokens processed in this step, over all micro-batches and devices."""
+    """Tokens processed over the steps since the last event, in all micro-batches and on all devices."""
     supervised_tokens: int
+    """Of ``tokens``, how many the loss was taken on."""
     seconds: float
-    """Duration of the step, waiting for data included, evaluation and checkpoints not."""
+    """Duration of the steps since the last event, waiting for data included, evaluation and checkpoints not."""
     memory: int
     """Bytes in use on the device after the step."""
     peak_memory: int

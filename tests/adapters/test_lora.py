@@ -107,6 +107,21 @@ def test_impossible_settings_are_refused(bad):
         LoraConfig(**bad)
 
 
+class Router(nn.Linear):
+    """An expert router: a linear by class, but what comes out are choices."""
+
+    def forward(self, input):
+        return super().forward(input).topk(1)
+
+
+def test_all_linear_leaves_alone_what_is_a_linear_by_class_only():
+    model = small_model()
+    model.add_module("router", Router(8, 4))
+    assert "router" not in adapter_layers(attach_lora(model))
+    with pytest.raises(AdapterError, match="matched no layer"):
+        attach_lora(detach_lora(model), LoraConfig(target_modules=["router"]))
+
+
 def test_only_the_adapter_is_trained_and_it_comes_off_again():
     model = small_model()
     before = {k: v.clone() for k, v in model.state_dict().items()}

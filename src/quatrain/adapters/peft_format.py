@@ -19,6 +19,7 @@ from quatrain.adapters.attach import adapter_layers, replace_module
 from quatrain.adapters.lora import LoraLinear, linear_features
 from quatrain.adapters.targets import adaptable_linears, describe_targets
 from quatrain.errors import AdapterError
+from quatrain.quantization.linears import is_transposed
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
@@ -71,7 +72,7 @@ def _peft_config(layers: Mapping[str, LoraLinear], linears: Mapping[str, nn.Modu
     return {
         "base_model_name_or_path": base,
         "bias": "none",
-        "fan_in_fan_out": type(first.base_layer).__name__ == "Conv1D",
+        "fan_in_fan_out": is_transposed(first.base_layer),
         "inference_mode": True,
         "init_lora_weights": True,
         "layers_pattern": None,

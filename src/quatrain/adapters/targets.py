@@ -10,20 +10,23 @@ from quatrain.adapters.config import LoraConfig, parse_layers
 from quatrain.adapters.lora import LoraLinear
 from quatrain.errors import AdapterError
 from quatrain.quantization import QuantizedLinear
+from quatrain.quantization.linears import is_linear
 
 ALL_LINEAR = "all-linear"
 
 
 def adaptable_linears(model: nn.Module) -> dict[str, nn.Module]:
-    """Every linear of the model by name, without the output head; already adapted ones appear as their wrapper."""
+    """Every plain linear of the model by name, without the output head; adapted ones appear as their wrapper.
+
+    Subclasses of `nn.Linear` that do something else, such as expert routers that return choices, are none.
+    """
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # pyright: ignore
     found: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         inside_adapter = name.endswith(".base_layer")
         if module is head or inside_adapter:
             continue
-        # GPT-2's Conv1D is a linear with a transposed weight; transformers isn't imported on this floor.
-        if isinstance(module, (nn.Linear, QuantizedLinear, LoraLinear)) or type(module).__name__ == "Conv1D":
+        if isinstance(module, (QuantizedLinear, LoraLinear)) or is_linear(module):
             found[name] = module
     return found
 

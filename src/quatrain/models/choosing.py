@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from quatrain.errors import ConfigError
-from quatrain.models.linears import is_linear, is_transposed
+from quatrain.quantization.linears import is_linear, is_transposed
 from quatrain.quantization.selection import Candidate, Decision, Role, select
 
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from quatrain.errors import ModelError
-from quatrain.models.linears import is_linear, is_transposed
 from quatrain.quantization import (
     QuantizedEmbedding,
     QuantizedLinear,
@@ -20,6 +19,7 @@ from quatrain.quantization import (
     quantize_4bit,
 )
 from quatrain.quantization.bitsandbytes_format import to_bitsandbytes
+from quatrain.quantization.linears import is_linear, is_transposed
 from quatrain.quantization.selection import Decision
 
 

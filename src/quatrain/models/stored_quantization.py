@@ -10,9 +10,9 @@ from typing import Any
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from quatrain.errors import ModelError
-from quatrain.models.linears import is_linear
 from quatrain.quantization import QuantizedEmbedding, QuantizedModule
 from quatrain.quantization.bitsandbytes_format import quantization_config
+from quatrain.quantization.linears import is_linear
 
 UNKNOWN_TO_BITSANDBYTES = frozenset({"falcon"})
 """Model types whose linears are a subclass of `nn.Linear`; transformers never replaces those by bitsandbytes'."""

@@ -56,6 +56,11 @@ FAMILIES = {
         "Qwen3MoeConfig",
         LLAMA_LIKE | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16},
     ),
+    "phimoe": ("PhimoeConfig", LLAMA_LIKE | {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "llama4": (
+        "Llama4TextConfig",
+        LLAMA_LIKE | {"intermediate_size_mlp": 128, "head_dim": 16, "num_local_experts": 2, "attention_chunk_size": 16},
+    ),
 }
 
 

@@ -4,7 +4,7 @@
 """
 
 from quatrain.models.loading import load_model
-from quatrain.models.parts import blocks, body, head
+from quatrain.models.parts import body, head
 from quatrain.models.saving import save_quantized
 from quatrain.models.summary import KeptTensor, ModelSummary, model_summary
 from quatrain.models.tokenizers import load_tokenizer
@@ -12,7 +12,6 @@ from quatrain.models.tokenizers import load_tokenizer
 __all__ = [
     "KeptTensor",
     "ModelSummary",
-    "blocks",
     "body",
     "head",
     "load_model",

@@ -1,9 +1,7 @@
 """Finding the parts of any decoder model without a table of architectures.
 
 Every causal language model of Hugging Face has the same outline: a body (embeddings, a list of equal blocks, a final
-norm) and a head that turns hidden states into logits. The library's own accessors give the body and the head; the
-blocks are the longest list of modules of one class, which is true of every family that we know and needs no row in a
-table for a new one.
+norm) and a head that turns hidden states into logits. The library's own accessors give both.
 """
 
 from torch import nn
@@ -19,6 +17,8 @@ def body(model: nn.Module) -> nn.Module:
     """
     base = getattr(model, "base_model", model)
     if base is model:
+        base = _around_embedding(model)
+    if base is None:
         raise ModelError(
             f"A model must separate its body from its head; {type(model).__name__} doesn't. "
             "Pass the model for causal language modelling, not the bare body."
@@ -39,25 +39,12 @@ def head(model: nn.Module) -> nn.Module:
     return module
 
 
-def blocks(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The decoder blocks in order, each with its full name: the longest ModuleList whose members share a class.
+def _around_embedding(model: nn.Module) -> nn.Module | None:
+    """The child that holds the input embedding, for models whose accessor finds no body.
 
-    A list of experts can be longer than the list of blocks, so lists inside another list's members don't count.
-
-    Raises:
-        ModelError: The model has no such list.
+    Llama 4's text model is one: `base_model` looks for the name that the body has in the multimodal model.
     """
-    best: list[tuple[str, nn.Module]] = []
-    taken: list[str] = []
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.ModuleList) or any(name.startswith(f"{outer}.") for outer in taken):
-            continue
-        taken.append(name)
-        members = [(f"{name}.{index}", member) for index, member in enumerate(module)]
-        if len({type(member) for _, member in members}) == 1 and len(members) > len(best):
-            best = members
-    if not best:
-        raise ModelError(
-            f"A decoder must hold its blocks in one list of equal modules; {type(model).__name__} has none."
-        )
-    return best
+    get = getattr(model, "get_input_embeddings", None)
+    embedding = get() if get is not None else None
+    holders = (child for child in model.children() if child is not embedding)
+    return next((child for child in holders if any(part is embedding for part in child.modules())), None)

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
 
+from quatrain.data.checks import check_choices, made
 from quatrain.errors import ConfigError
 
 FormatName = Literal[
@@ -55,12 +57,17 @@ class DataConfig:
     """Which conversations an OASST tree gives: ``best`` follows the best-ranked reply at every step (one conversation a
     tree, as QLoRA's Guanaco was trained), ``all`` takes every path from the root to a leaf."""
 
+    @classmethod
+    def of(cls, value: "DataConfig | str | Path | Mapping[str, Any]", name: str = "data") -> "DataConfig":
+        """A config from a path, a mapping of settings, or a config. `name` is what an error calls it."""
+        return made(cls, {"path": value} if isinstance(value, str | Path) else value, name)
+
     def __post_init__(self) -> None:
+        if isinstance(self.path, Path):
+            object.__setattr__(self, "path", str(self.path))
         if not isinstance(self.path, str) or not self.path.strip():
             raise ConfigError(f"`path` must name a file, a folder or a hub data set, got {self.path!r}.")
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"`{name}` must be one of {', '.join(allowed)}, got {getattr(self, name)!r}.")
+        check_choices(self, _CHOICES)
         if self.max_rows is not None and (not isinstance(self.max_rows, int) or self.max_rows < 1):
             raise ConfigError(f"`max_rows` must be a whole number of at least 1, or left out, got {self.max_rows!r}.")
         if self.fields is not None:

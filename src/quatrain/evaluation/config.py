@@ -1,9 +1,12 @@
 """Settings of a task: questions with reference answers, and how an answer is scored."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from quatrain.data import DataConfig
+from quatrain.data.checks import check_choices
 from quatrain.errors import ConfigError
 
 Metric = Literal["exact_match", "json_match", "number_match"]
@@ -13,8 +16,9 @@ Metric = Literal["exact_match", "json_match", "number_match"]
 class TaskConfig:
     """Rows whose last answer the model has to give by itself, greedily."""
 
-    data: DataConfig | str
-    """The rows: everything before a row's last assistant turn (or completion) is the question."""
+    data: DataConfig | str | Path | Mapping[str, Any]
+    """A file, a folder or a hub name, or a mapping with `path` and what `DataConfig` offers. Everything before a
+    row's last assistant turn (or completion) is the question."""
 
     metric: Metric = "exact_match"
     """exact_match: equal texts, outer white space aside. json_match: both parse as JSON and the values are equal.
@@ -36,8 +40,8 @@ class TaskConfig:
     """Answers that are kept in the log, word for word."""
 
     def __post_init__(self):
-        if isinstance(self.data, str):
-            object.__setattr__(self, "data", DataConfig(path=self.data))
+        object.__setattr__(self, "data", DataConfig.of(self.data))
+        check_choices(self, {"metric": get_args(Metric)})
         for name in ("max_new_tokens", "max_rows", "batch_size"):
             value = getattr(self, name)
             if value is not None and value <= 0:

@@ -1,22 +1,38 @@
 """What a run is: one frozen value with everything that decides its outcome. The names are Hugging Face's."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from quatrain.adapters import LoraConfig
 from quatrain.data import DataConfig
+from quatrain.data.checks import check_choices, made
 from quatrain.errors import ConfigError
 from quatrain.evaluation import TaskConfig
 
 
+Quantization = Literal["nf4", "fp4", "int4"]
+Scheduler = Literal["linear", "cosine", "constant"]
+Optimizer = Literal["adamw_8bit", "adamw_32bit"]
+Paging = Literal["auto", "always", "never"]
+Checkpointing = Literal["auto", "on", "off"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """One training, one folder."""
+    """One training, one folder.
 
-    data: DataConfig | str
+    Every config inside may also be given as a mapping of its settings, every path as a `Path`.
+
+    Raises:
+        ConfigError: a value is of the wrong kind or outside of what its field allows.
+    """
+
+    data: DataConfig | str | Path | Mapping[str, Any]
     """Rows to train on: a file, a folder or a hub name, or a mapping with `path` and what `DataConfig` offers."""
 
-    output_dir: str = "runs/latest"
+    output_dir: str | Path = "runs/latest"
     """The run folder: config, events, adapter, checkpoints, report."""
 
     model: str | None = None
@@ -28,7 +44,7 @@ class RunConfig:
     trust_remote_code: bool = False
     """Run Python code that ships with the base. Only for repositories that you have read."""
 
-    quantization: Literal["nf4", "fp4", "int4"] | None = "nf4"
+    quantization: Quantization | None = "nf4"
     """How the base's linears are stored. None leaves them in 16 bits (plain LoRA)."""
 
     double_quant: bool = True
@@ -36,6 +52,15 @@ class RunConfig:
 
     block_size: int = 64
     """Weights that share a scale."""
+
+    quantize_head: bool = False
+    """Also quantize the output head."""
+
+    quantize_embeddings: bool = False
+    """Also quantize the input embedding."""
+
+    keep_in_16bit: str | tuple[str, ...] | list[str] = ()
+    """Patterns of module names that stay in 16 bits, such as `o_proj` or `model.layers.0.*`."""
 
     device: str = "auto"
     """"auto", "cpu", "cuda" or "cuda:1"."""
@@ -46,11 +71,11 @@ class RunConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     """The adapter."""
 
-    adapter: str | None = None
+    adapter: str | Path | None = None
     """Folder of an adapter in PEFT's format to go on training from; its rank and targets replace `lora`'s."""
 
-    eval_data: DataConfig | str | None = None
-    """Held-out rows for the evaluation loss."""
+    eval_data: DataConfig | str | Path | Mapping[str, Any] | None = None
+    """Held-out rows for the evaluation loss, given as `data` is."""
 
     task_eval: TaskConfig | None = None
     """Answers generated before and after training and scored against references."""
@@ -76,7 +101,7 @@ class RunConfig:
     learning_rate: float = 2e-4
     """Peak learning rate. QLoRA uses 2e-4 up to 13B parameters and 1e-4 beyond."""
 
-    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "cosine"
+    lr_scheduler_type: Scheduler = "cosine"
     """How the learning rate goes after the warmup."""
 
     warmup_ratio: float = 0.03
@@ -97,14 +122,15 @@ class RunConfig:
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this global norm. 0 leaves them."""
 
-    optim: Literal["adamw_8bit", "adamw_32bit"] = "adamw_8bit"
+    optim: Optimizer = "adamw_8bit"
     """Bits of AdamW's state."""
 
-    optim_paged: Literal["auto", "always", "never"] = "auto"
-    """Keep AdamW's state in pinned host memory: when the GPU is short, always, or never."""
+    optim_paged: Paging = "auto"
+    """Keep AdamW's state in pinned host memory: when the GPU is short, always (or true), or never (or false)."""
 
-    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
-    """Keep one activation per block and recompute the rest in backward. "auto": on GPUs."""
+    gradient_checkpointing: Checkpointing = "auto"
+    """Keep one activation per block and recompute the rest in backward: on (or true), off (or false), or "auto": on
+    GPUs."""
 
     logging_steps: int = 1
     """Steps between two events in the log."""
@@ -122,21 +148,43 @@ class RunConfig:
     """Draws the adapter's start, dropout and the order of the data."""
 
     def __post_init__(self):
-        for name in ("data", "eval_data"):
-            if isinstance(value := getattr(self, name), str):
-                object.__setattr__(self, name, DataConfig(path=value))
+        for name, value in self._as_stored().items():
+            object.__setattr__(self, name, value)
+        check_choices(self, _CHOICES)
+        for name in (*_POSITIVE, *_NOT_NEGATIVE, *_SHARES, "max_length", "seed"):
+            _check_number(name, getattr(self, name))
         for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"`{name}` must be positive, found {value}")
-        for name in ("weight_decay", "max_grad_norm", "adam_epsilon"):
+        for name in _NOT_NEGATIVE:
             if getattr(self, name) < 0:
                 raise ConfigError(f"`{name}` must not be negative, found {getattr(self, name)}")
-        for name in ("adam_beta1", "adam_beta2", "warmup_ratio"):
+        for name in _SHARES:
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"`{name}` must be in [0, 1), found {getattr(self, name)}")
         if self.max_length < 2:
             raise ConfigError(f"`max_length` must hold a token and its successor, found {self.max_length}")
+
+    def _as_stored(self) -> dict[str, Any]:
+        """The fields that may be given in several forms, each in the one form that everything else reads."""
+        patterns = (self.keep_in_16bit,) if isinstance(self.keep_in_16bit, str) else tuple(self.keep_in_16bit)
+        stored: dict[str, Any] = {
+            "data": DataConfig.of(self.data),
+            "eval_data": None if self.eval_data is None else DataConfig.of(self.eval_data, "eval_data"),
+            "task_eval": None if self.task_eval is None else made(TaskConfig, self.task_eval, "task_eval"),
+            "lora": made(LoraConfig, self.lora, "lora"),
+            "keep_in_16bit": patterns,
+        }
+        for name in ("output_dir", "model", "adapter"):
+            value = getattr(self, name)
+            if not (isinstance(value, str | Path) or (value is None and name != "output_dir")):
+                raise ConfigError(f"`{name}` must be a path or a name, found {value!r}")
+            stored[name] = None if value is None else str(value)
+        for name, (off, on) in SWITCHES.items():
+            value = getattr(self, name)
+            stored[name] = (on if value else off) if isinstance(value, bool) else value
+        return stored
 
     @property
     def train_data(self) -> DataConfig:
@@ -147,8 +195,26 @@ class RunConfig:
     @property
     def held_out(self) -> DataConfig | None:
         """`eval_data` as the config that it became on construction."""
-        assert not isinstance(self.eval_data, str)
+        assert self.eval_data is None or isinstance(self.eval_data, DataConfig)
         return self.eval_data
+
+
+def _check_number(name: str, value: Any) -> None:
+    optional = name in ("max_steps", "eval_steps", "save_steps")
+    if (value is None and not optional) or not isinstance(value, int | float | None) or isinstance(value, bool):
+        raise ConfigError(f"`{name}` must be a number, found {value!r}")
+
+
+SWITCHES = {"optim_paged": ("never", "always"), "gradient_checkpointing": ("off", "on")}
+"""Settings that may also be given as false or true, and what these mean."""
+
+_CHOICES = {
+    "quantization": (*get_args(Quantization), None),
+    "lr_scheduler_type": get_args(Scheduler),
+    "optim": get_args(Optimizer),
+    "optim_paged": get_args(Paging),
+    "gradient_checkpointing": get_args(Checkpointing),
+}
 
 
 _POSITIVE = (
@@ -163,3 +229,5 @@ _POSITIVE = (
     "save_steps",
     "save_total_limit",
 )
+_NOT_NEGATIVE = ("weight_decay", "max_grad_norm", "adam_epsilon")
+_SHARES = ("adam_beta1", "adam_beta2", "warmup_ratio")

@@ -79,6 +79,44 @@ def test_a_missing_file(tmp_path):
         read_config(tmp_path / "absent.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "field", "value"),
+    [
+        ("revision: 1e10", "revision", "1e10"),
+        ("revision: 007", "revision", "007"),
+        ("output_dir: 2024", "output_dir", "2024"),
+        ("learning_rate: 2e-4", "learning_rate", 2e-4),
+        ("quantization: none", "quantization", None),
+        ("quantization: null", "quantization", None),
+        ("eval_steps:", "eval_steps", None),
+        ("revision: 'none'", "revision", "none"),
+        ("double_quant: off", "double_quant", False),
+        ("gradient_checkpointing: on", "gradient_checkpointing", "on"),
+        ("gradient_checkpointing: no", "gradient_checkpointing", "off"),
+        ("gradient_checkpointing: auto", "gradient_checkpointing", "auto"),
+        ("optim_paged: yes", "optim_paged", "always"),
+        ("optim_paged: false", "optim_paged", "never"),
+        ("keep_in_16bit: o_proj", "keep_in_16bit", ("o_proj",)),
+        ("keep_in_16bit: [o_proj, down_proj]", "keep_in_16bit", ("o_proj", "down_proj")),
+    ],
+)
+def test_a_text_means_what_the_type_of_its_setting_says(text, field, value, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(f"data: x\n{text}\n")
+    in_file = getattr(read_config(path), field)
+    key, _, after = text.partition(":")
+    overridden = getattr(read_config(None, ["data=x", f"{key}={after.strip()}"]), field)
+    assert in_file == overridden == value
+    assert type(in_file) is type(overridden) is type(value)
+
+
+@pytest.mark.parametrize("settings", [{"data": ["x"]}, {"data": "x", "lora": 16}, {"data": "x", "eval_data": ["x"]}])
+def test_a_wrong_kind_is_said_once(settings):
+    with pytest.raises(ConfigError) as error:
+        config_from_dict(settings)
+    assert str(error.value).count("Input should be") == 1 and ".str" not in str(error.value)
+
+
 @pytest.mark.parametrize("override", ["lora.r", "=3", "lora.r=["])
 def test_bad_overrides(override):
     with pytest.raises(ConfigError, match=r"override|read"):
@@ -92,3 +130,9 @@ def test_every_setting_is_described():
     for owner, prefix in ((RunConfig, ""), (LoraConfig, "lora."), (DataConfig, "data."), (TaskConfig, "task_eval.")):
         for field in fields(owner):
             assert f"\n{prefix}{field.name}: " in f"\n{text}"
+
+
+def test_defaults_are_shown_as_a_file_would_have_them():
+    lines = describe_settings().splitlines()
+    for line in ("max_steps: null", "double_quant: true", "keep_in_16bit: []", "quantization: nf4", "data: required"):
+        assert line in lines

@@ -1,19 +1,21 @@
 """A run's config as YAML: read with overrides, checked with names that help, and written back.
 
-pydantic checks types and finds unknown keys, on the plain dataclasses; this file turns its findings into one sentence
-each, with the nearest known key.
+pydantic checks types, makes numbers of texts and finds unknown keys, on the plain dataclasses; this file turns its
+findings into one sentence each, with the nearest known key.
 """
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, get_args, get_type_hints
 
 import yaml
 
+from quatrain.data import DataConfig
 from quatrain.errors import ConfigError
-from quatrain.training.config import RunConfig
+from quatrain.training.config import SWITCHES, RunConfig
 
 
 def read_config(path: str | Path | None, overrides: Iterable[str] = ()) -> RunConfig:
@@ -30,15 +32,31 @@ def read_config(path: str | Path | None, overrides: Iterable[str] = ()) -> RunCo
 
 def config_from_dict(values: Mapping[str, Any]) -> RunConfig:
     """A checked config from nested plain values. Raises ConfigError as :func:`read_config` does."""
+    switches = {name: _switched(values[name], *words) for name, words in SWITCHES.items() if name in values}
+    return _checked(RunConfig, {**values, **switches})
+
+
+def _checked(owner: type, values: Mapping[str, Any], place: tuple[str, ...] = ()) -> Any:
+    """An `owner` (a config class) from plain values, those of its inner configs first; `place` is where it stands.
+
+    Inner configs are made before pydantic looks at the outer one, because a field that also takes a path or a mapping
+    would let pydantic be content with the mapping, unchecked.
+    """
     from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-    strict = with_config(ConfigDict(extra="forbid"))
-    for owner in _dataclasses(RunConfig):
-        strict(owner)
+    values = dict(values)
+    for name, inner in _inner_configs(owner).items():
+        given = values.get(name)
+        if inner is DataConfig and isinstance(given, str | Path):
+            given = {"path": str(given)}
+        if isinstance(given, Mapping):
+            values[name] = _checked(inner, given, (*place, name))
+    with_config(ConfigDict(extra="forbid"))(owner)
     try:
-        return TypeAdapter(RunConfig).validate_python(dict(values))
+        return TypeAdapter(owner).validate_python(values)
     except ValidationError as error:
-        raise ConfigError("; ".join(_sentence(finding) for finding in error.errors())) from error
+        findings = {finding["loc"][:1]: finding for finding in reversed(error.errors())}  # a union's first says enough
+        raise ConfigError("; ".join(_sentence(f, owner, place) for f in reversed(findings.values()))) from error
 
 
 def write_config(config: RunConfig, path: Path) -> None:
@@ -50,7 +68,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"no config file at {path}; `quatrain train --help` shows how to write one")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _TextLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(values, dict):
@@ -59,7 +77,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
-    """Set ``a.b=text`` in nested values; the text is read as YAML, so numbers, lists and null work."""
+    """Set ``a.b=text`` in nested values; the text is read as in the file, so lists, mappings and null work."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"an override looks like key=value, found {override!r}")
@@ -72,53 +90,55 @@ def _apply(values: dict[str, Any], override: str) -> None:
         place[parent] = inner if isinstance(inner, dict) else {}
         place = place[parent]
     try:
-        place[leaf] = _number(yaml.safe_load(text))
+        place[leaf] = yaml.load(text, _TextLoader)
     except yaml.YAMLError as error:
         raise ConfigError(f"the value of {override!r} can't be read: {error}") from error
 
 
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 2e-4 as text for want of a dot; a person means a number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+class _TextLoader(yaml.SafeLoader):
+    """YAML in which every plain value is text, but for null, which may also be written none.
+
+    What a text means is for the type of its setting to say: YAML 1.1 itself takes ``2e-4`` for text, ``revision: 1e10``
+    and ``output_dir: 2024`` for numbers, and ``gradient_checkpointing: on`` for true.
+    """
+
+    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {}
 
 
-def _sentence(finding: Any) -> str:
-    place = [str(part) for part in finding["loc"] if isinstance(part, str) and not part.endswith("Config")]
-    key = ".".join(place)
+_TextLoader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(~|null|none|)$", re.IGNORECASE), None)
+_TextLoader.add_constructor("tag:yaml.org,2002:null", lambda loader, node: None)
+
+
+def _switched(value: Any, off: str, on: str) -> Any:
+    """The word for a YAML boolean, which may be the word itself ("on"); anything else unchanged."""
+    text = str(value).lower()
+    if text in ("true", "yes", "on"):
+        return on
+    return off if text in ("false", "no", "off") else value
+
+
+def _sentence(finding: Any, owner: type, place: tuple[str, ...]) -> str:
+    known = [field.name for field in fields(owner)]
+    name = finding["loc"][0] if finding["loc"] else ""
+    key = ".".join((*place, str(name)))
     if finding["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = _known_keys(place[:-1])
-        near = difflib.get_close_matches(place[-1], known, n=1)
+        near = difflib.get_close_matches(str(name), known, n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}"
         return f"there is no setting `{key}`; {hint}"
     if finding["type"] == "missing":
         return f"`{key}` is required: give it in the file or as {key}=…"
     message = finding["msg"].removeprefix("Value error, ")
-    return f"`{key}`: {message}, found {finding['input']!r}" if key else message
+    if not name:
+        return f"`{'.'.join(place)}`: {message}" if place else message
+    return f"`{key}`: {message}, found {finding['input']!r}"
 
 
-def _known_keys(place: list[str]) -> list[str]:
-    owner: type = RunConfig
-    for part in place:
-        kind = next(f.type for f in fields(owner) if f.name == part)
-        owner = next(c for c in _dataclasses(RunConfig) if c.__name__ in str(kind))
-    return [f.name for f in fields(owner)]
-
-
-def _dataclasses(root: type) -> list[type]:
-    """The dataclass and those that its fields hold."""
-    from typing import get_args, get_type_hints
-
-    found = [root]
-    for hint in get_type_hints(root).values():
-        for part in (hint, *get_args(hint)):
-            if isinstance(part, type) and is_dataclass(part) and part not in found:
-                found.extend(_dataclasses(part))
-    return found
+def _inner_configs(owner: type) -> dict[str, type]:
+    """Field → the config class that it holds."""
+    held = {}
+    for name, hint in get_type_hints(owner).items():
+        held |= {name: part for part in (hint, *get_args(hint)) if isinstance(part, type) and is_dataclass(part)}
+    return held
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import json
 import textwrap
 from dataclasses import MISSING, Field, fields, is_dataclass
 from itertools import pairwise
@@ -34,8 +35,9 @@ def _docstrings(owner: type) -> dict[str, str]:
 
 
 def _default(field: Field[Any]) -> str:
+    """As it would stand in a YAML file."""
     if field.default is not MISSING:
-        return "none" if field.default is None else str(field.default)
+        return field.default if isinstance(field.default, str) else json.dumps(field.default)
     return "required" if field.default_factory is MISSING else "see below"
 
 

@@ -11,7 +11,6 @@ from quatrain.data.checks import check_choices, made
 from quatrain.errors import ConfigError
 from quatrain.evaluation import TaskConfig
 
-
 Quantization = Literal["nf4", "fp4", "int4"]
 Scheduler = Literal["linear", "cosine", "constant"]
 Optimizer = Literal["adamw_8bit", "adamw_32bit"]

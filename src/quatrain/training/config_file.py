@@ -135,10 +135,9 @@ def _sentence(finding: Any, owner: type, place: tuple[str, ...]) -> str:
 
 def _inner_configs(owner: type) -> dict[str, type]:
     """Field → the config class that it holds."""
-    held = {}
-    for name, hint in get_type_hints(owner).items():
-        held |= {name: part for part in (hint, *get_args(hint)) if isinstance(part, type) and is_dataclass(part)}
-    return held
+    hints = get_type_hints(owner).items()
+    parts = [(name, part) for name, hint in hints for part in (hint, *get_args(hint))]
+    return {name: part for name, part in parts if isinstance(part, type) and is_dataclass(part)}
 
 
 def _plain(value: Any) -> Any:

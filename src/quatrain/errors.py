@@ -2,7 +2,8 @@
 
 An error says rule, value, remedy: what must hold, what was found, what to do. Each class also inherits the standard
 exception that a caller who doesn't know Quatrain would expect, so ``except ValueError`` keeps working. The command line
-prints these as one message and exits with 1 (2 for :class:`ConfigError`); anything else is a bug and shows a traceback.
+prints these as one message and exits with 1 (2 for :class:`ConfigError`); anything else may be a bug, so its type is
+shown too, and how to see its traceback.
 """
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -89,12 +90,72 @@ def test_other_errors_exit_with_1(quatrain, tmp_path):
     assert code == 1 and err.startswith("error: ") and "Traceback" not in err
 
 
-def test_debug_shows_the_traceback(quatrain):
+def test_debug_shows_the_traceback(quatrain, monkeypatch):
     from quatrain.errors import ConfigError
 
     with pytest.raises(ConfigError):
         quatrain("--debug", "train", "data=x", "nonsense=1")
-    quatrain("--help")
+    assert quatrain("train", "data=x", "nonsense=1")[0] == 2, "--debug lasts for one call"
+    monkeypatch.setattr("quatrain.device.describe", raising(RuntimeError("out of luck")))
+    with pytest.raises(RuntimeError, match="out of luck"):
+        quatrain("--debug", "doctor")
+
+
+def raising(error: BaseException):
+    def broken(*arguments: object, **settings: object) -> None:
+        raise error
+
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), "error: OSError: [Errno 28] No space left on device (run"),
+        (RuntimeError("CUDA error:\n  out of memory"), "error: RuntimeError: CUDA error: out of memory (run"),
+    ],
+)
+def test_what_the_machine_does_wrong_is_one_line(quatrain, monkeypatch, error, said):
+    monkeypatch.setattr("quatrain.device.describe", raising(error))
+    code, out, err = quatrain("doctor")
+    assert code == 1 and not out
+    assert err.startswith(said) and "--debug" in err and err.count("\n") == 1
+
+
+def test_an_interrupt_is_answered(quatrain, monkeypatch):
+    monkeypatch.setattr("quatrain.device.describe", raising(KeyboardInterrupt()))
+    assert quatrain("doctor") == (130, "", "interrupted; nothing was saved\n")
+
+
+@pytest.mark.parametrize("arguments", [["train", "--no-such-option"], ["no-such-command"], ["eval", "model"], []])
+def test_wrong_usage_exits_with_2(quatrain, arguments):
+    assert quatrain(*arguments)[0] == 2
+
+
+def test_an_interrupted_training_says_how_to_go_on(quatrain, monkeypatch):
+    from quatrain.runlog import CheckpointSaved, RunFolder
+    from quatrain.training import RunResult
+
+    given = ("data=my rows.jsonl", "model=m")
+    resume_hint = "go on with: quatrain train --resume 'data=my rows.jsonl' model=m\n"
+
+    def stopped(*arguments, sinks, **settings):
+        return RunResult(RunFolder(Path("x")), 7, "interrupted")
+
+    monkeypatch.setattr("quatrain.training.train", stopped)
+    assert quatrain("train", *given) == (130, f"interrupted after step 7; {resume_hint}", "")
+
+    def stopped_twice(*arguments, sinks, **settings):
+        for sink in sinks:
+            sink(CheckpointSaved(step=5, path="p", size=1, seconds=1.0))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("quatrain.training.train", stopped_twice)
+    assert quatrain("train", *given) == (130, f"interrupted at once, step 5 is saved; {resume_hint}", "")
+    monkeypatch.setattr("quatrain.training.train", raising(KeyboardInterrupt()))
+    assert quatrain("train", *given) == (130, "", "interrupted; nothing was saved\n")
+    code, out, _ = quatrain("train", "--resume", *given)
+    assert code == 130 and out.endswith(resume_hint)
 
 
 def test_a_second_run_in_the_same_folder_is_refused(quatrain, run_folder, rows, tiny_llama_dir):

@@ -1,19 +1,54 @@
 """The command's frame: sub-commands, `--debug`, exit codes.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or config, 130 interrupted with a checkpoint saved.
+Exit codes: 0 done, 1 failed, 2 wrong usage or config, 130 interrupted (`quatrain train` then says what was saved).
 """
 
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from quatrain import __version__
 from quatrain.cli import chat, doctor, evaluate, generate, quantize, report, train
 from quatrain.errors import ConfigError, QuatrainError
 
+
+class Commands(TyperGroup):
+    """The sub-commands, with every way in which one can end turned into a message and an exit code.
+
+    This is done inside typer's own frame, which prints wrong usage well, but would let an interrupt pass in silence.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("interrupted; nothing was saved", file=sys.stderr)
+            raise typer.Exit(130) from None
+        except Exception as error:
+            if ctx.params["debug"] or _is_typers(error):
+                raise
+            print(_message(error), file=sys.stderr)
+            raise typer.Exit(2 if isinstance(error, ConfigError) else 1) from None
+
+
+def _is_typers(error: Exception) -> bool:
+    """Whether typer has its own way with it: an exit, wrong usage (both carry a code), or a pipe that was closed."""
+    return hasattr(error, "exit_code") or isinstance(error, BrokenPipeError)
+
+
+def _message(error: Exception) -> str:
+    """Our own errors say all; of any other, which may be the machine's or a bug, the kind helps to find the cause."""
+    if isinstance(error, QuatrainError):
+        return f"error: {error}"
+    said = " ".join(str(error).split())
+    return f"error: {type(error).__name__}: {said} (run again with --debug for the traceback: quatrain --debug …)"
+
+
 app = typer.Typer(
     name="quatrain",
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -34,10 +69,7 @@ def options(
     if version:
         print(f"quatrain {__version__}")
         raise typer.Exit
-    global_options["debug"] = debug
 
-
-global_options = {"debug": False}
 
 app.command("train")(train.train)
 app.command("chat")(chat.chat)
@@ -50,13 +82,4 @@ app.command("doctor")(doctor.doctor)
 
 def main() -> None:
     """Entry point of the console script."""
-    try:
-        app()
-    except QuatrainError as error:
-        if global_options["debug"]:
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    app()

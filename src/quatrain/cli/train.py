@@ -1,10 +1,12 @@
 """`quatrain train`."""
 
-from typing import Annotated
+import shlex
+from typing import Annotated, NoReturn
 
 import typer
 
 from quatrain.errors import ConfigError
+from quatrain.runlog import CheckpointSaved, Event
 
 
 def train(
@@ -51,10 +53,35 @@ def train(
     if not arguments:
         raise ConfigError("give a config file or settings: quatrain train config.yaml, or model=… data=…")
     config = read_config(files[0] if files else None, [a for a in arguments if "=" in a])
-    result = run_training(None, None, config, resume=resume, overwrite=overwrite, progress=not quiet)
+    saved = _LastCheckpoint()
+    try:
+        result = run_training(
+            None, None, config, resume=resume, overwrite=overwrite, progress=not quiet, sinks=[saved.note]
+        )
+    except KeyboardInterrupt:
+        if saved.step is None and not resume:
+            raise
+        where = "before another checkpoint" if saved.step is None else f"at once, step {saved.step} is saved"
+        _leave_interrupted(where, arguments)
     if result.status == "interrupted":
-        typer.echo(f"interrupted at step {result.step}; go on with: quatrain train --resume {' '.join(arguments)}")
-        raise typer.Exit(130)
+        _leave_interrupted(f"after step {result.step}", arguments)
     typer.echo(f"adapter: {result.folder.adapter}")
     typer.echo(f"report:  {result.folder.report}")
-    typer.echo(f"talk to it: quatrain chat {result.folder.path}")
+    typer.echo(f"talk to it: quatrain chat {shlex.quote(str(result.folder.path))}")
+
+
+class _LastCheckpoint:
+    """Remembers the step of the newest checkpoint that this call has written."""
+
+    def __init__(self) -> None:
+        self.step: int | None = None
+
+    def note(self, event: Event) -> None:
+        """A sink for the run's events."""
+        if isinstance(event, CheckpointSaved):
+            self.step = event.step
+
+
+def _leave_interrupted(where: str, arguments: list[str]) -> NoReturn:
+    typer.echo(f"interrupted {where}; go on with: quatrain train --resume {shlex.join(arguments)}")
+    raise typer.Exit(130)

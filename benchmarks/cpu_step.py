@@ -1,6 +1,6 @@
 """A training step of SmolLM2-135M on 1 × 512 tokens: Quatrain against bitsandbytes + PEFT + transformers.
 
-Both see the same tokens, adapt every linear of the body with r = 16 and update with 8-bit AdamW; the whole step counts:
+Both see the same tokens, compute in the same dtype (the one that Quatrain picks for the machine), adapt every linear of the body with r = 16 and update with 8-bit AdamW; the whole step counts:
 forward, backward, clipping, update. Each contender is a process of its own, and they take turns, so that a busy minute
 of the machine doesn't hit one alone. Before any time counts, the first step's loss must agree.
 """
@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.peer import autocast, load_peer
 from benchmarks.smollm2 import folder_16bit
+from quatrain.device import compute_dtype
 
 TOKENS, RANK, WARMUP, STEPS, ROUNDS, THREADS = 512, 16, 2, 6, 2, 2
 CONTENDERS = {
@@ -98,7 +99,7 @@ def quatrain_step(ids: torch.Tensor) -> Callable[[], float]:
 def peer_step(ids: torch.Tensor, checkpointing: bool) -> Callable[[], float]:
     from bitsandbytes.optim.adamw import AdamW8bit
 
-    dtype = torch.bfloat16
+    dtype = compute_dtype(ids.device)
     model = load_peer(folder_16bit(), r=RANK, lora_alpha=RANK, checkpointing=checkpointing, dtype=dtype)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = AdamW8bit(parameters, lr=1e-4)

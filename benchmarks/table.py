@@ -55,8 +55,12 @@ def _milliseconds(result: dict[str, Any]) -> str:
 
 
 def _kernels(result: dict[str, Any]) -> str:
-    rows = [[row["what"], row["size"], f"{row['terabytes_per_second']:.2f} TB/s"] for row in result["rows"]]
-    return _table(["operation", "matrix", "bytes read and written"], rows)
+    rates = result["terabytes_per_second"]
+    contestants = list(next(iter(rates.values())))
+    rows = [[matrix, *(f"{rate[name]:.2f}" for name in contestants)] for matrix, rate in rates.items()]
+    return "Terabytes a second, of the bytes that must be read and written:\n\n" + _table(
+        ["matrix", *contestants], rows
+    )
 
 
 _RENDER: dict[str, Callable[[dict[str, Any]], str]] = {

@@ -121,6 +121,32 @@ def test_a_model_that_leaks_between_samples_is_not_packed(monkeypatch):
     assert "samples see one another" in objective.notes[0] and "padded instead" in objective.notes[0]
 
 
+def test_a_window_that_only_the_mask_knows_is_kept(samples):
+    """Phi-MoE doesn't tell its attention how far a token sees."""
+    model = small("phimoe", sliding_window=4, num_local_experts=2, attention_dropout=0.0)
+    objective = Objective(model)
+    assert objective.attention != attention.NAME
+    if objective.packs:
+        assert loss_of(objective, samples, packing=True) == pytest.approx(alone(model, samples), rel=1e-4)
+
+
+def test_attention_dropout_runs_in_packed_rows(samples):
+    model = small("gpt2", attn_pdrop=0.5, resid_pdrop=0.0, embd_pdrop=0.0)
+    objective = Objective(model)
+    calm = loss_of(objective, samples, packing=True)
+    model.train()
+    assert loss_of(objective, samples, packing=True) != pytest.approx(calm, rel=1e-6)
+
+
+def test_a_quantized_embedding_keeps_the_fast_path(tiny_llama_dir):
+    from quatrain.models import load_model
+
+    model, _ = load_model(
+        tiny_llama_dir, quantize_embeddings=True, quantize_head=True, compute_dtype="bfloat16", device="cpu"
+    )
+    assert Objective(model).attention == attention.NAME
+
+
 def test_the_attention_is_put_back():
     model = small("llama")
     objective = Objective(model)

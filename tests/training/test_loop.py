@@ -1,13 +1,14 @@
 """Whole runs on the small Llama: they learn, leave a complete folder, and resume exactly."""
 
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from quatrain.adapters import LoraConfig
-from quatrain.errors import CheckpointError, ConfigError
+from quatrain.errors import CheckpointError, ConfigError, DataError
 from quatrain.evaluation import TaskConfig
 from quatrain.runlog import (
     CheckpointSaved,
@@ -63,12 +64,8 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(config_for, 
     whole = config_for(output_dir=str(tmp_path / "whole"), lora=lora, **changes)
     expected = run(whole)
 
-    def interrupt(event: Event) -> None:
-        if isinstance(event, StepDone) and event.step == 3:
-            signal.raise_signal(signal.SIGINT)
-
     halves = config_for(output_dir=str(tmp_path / "halves"), lora=lora, **changes)
-    first = run(halves, sinks=[interrupt])
+    first = run(halves, sinks=[raise_at_step(3)])
     assert (first.status, first.step) == ("interrupted", 3)
     second = run(halves, resume=True)
     assert second.step == expected.step
@@ -147,6 +144,122 @@ def test_gradient_checkpointing_changes_nothing(config_for, tmp_path):
 def test_a_model_without_its_tokenizer_is_refused(config_for):
     with pytest.raises(ConfigError, match="tokenizer"):
         train(torch.nn.Linear(1, 1), None, config_for(), progress=False)
+
+
+def raise_at_step(number: int):
+    def interrupt(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == number:
+            signal.raise_signal(signal.SIGINT)
+
+    return interrupt
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"lora": LoraConfig(r=8)}, "`lora`"), ({"gradient_accumulation_steps": 1}, "`gradient_accumulation_steps`")],
+)
+def test_resuming_with_another_shape_is_refused_before_anything_loads(config_for, change, words):
+    run(config_for(), sinks=[raise_at_step(2)])
+    with pytest.raises(CheckpointError, match=words):
+        run(config_for(**change), resume=True)
+
+
+def test_resuming_with_another_rate_goes_on_and_says_so(config_for):
+    run(config_for(), sinks=[raise_at_step(2)])
+    result = run(config_for(learning_rate=5e-3), resume=True)
+    assert any("`learning_rate`: it was 0.01 and is 0.005" in note.message for note in of_kind(result, Noted))
+
+
+def test_resuming_on_another_base_is_refused(config_for, tiny_llama_dir, tmp_path):
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    run(config_for(), sinks=[raise_at_step(2)])
+    torch.manual_seed(9)
+    other = tmp_path / "other-base"
+    LlamaForCausalLM(LlamaConfig.from_pretrained(tiny_llama_dir)).save_pretrained(other)
+    AutoTokenizer.from_pretrained(tiny_llama_dir).save_pretrained(other)
+    with pytest.raises(CheckpointError, match="another base"):
+        run(config_for(model=str(other)), resume=True)
+
+
+def test_a_damaged_checkpoint_is_named(config_for):
+    first = run(config_for(), sinks=[raise_at_step(2)])
+    (first.folder.checkpoint(2) / "optimizer.safetensors").write_bytes(b"torn")
+    with pytest.raises(CheckpointError, match=r"step-000002 is damaged"):
+        run(config_for(), resume=True)
+
+
+def test_overwriting_removes_nothing_until_the_new_run_can_begin(config_for):
+    first = run(config_for(max_steps=1))
+    with pytest.raises(DataError):
+        run(config_for(data="no/such/rows.jsonl"), overwrite=True)
+    assert adapter_of(config_for())
+    again = config_for(max_steps=1, adapter=str(first.folder.adapter))
+    assert run(again, overwrite=True).status == "completed"
+
+
+def test_a_missing_task_is_found_before_training(config_for):
+    with pytest.raises(DataError):
+        run(config_for(task_eval=TaskConfig(data="no/such/rows.jsonl", before=False)))
+
+
+def test_an_interrupted_measurement_ends_the_run_with_a_checkpoint(config_for, rows):
+    task = TaskConfig(data=str(rows), max_new_tokens=2, batch_size=1)
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, RunStarted):
+            signal.raise_signal(signal.SIGINT)
+
+    result = run(config_for(task_eval=task, max_steps=2), sinks=[interrupt])
+    assert (result.status, result.step) == ("interrupted", 0)
+    assert result.folder.checkpoint_steps() == [0]
+    assert run(config_for(task_eval=task, max_steps=2), resume=True).status == "completed"
+
+
+def test_a_run_that_fails_is_recorded_as_failed(config_for):
+    def fail(event: Event) -> None:
+        if isinstance(event, StepDone):
+            raise RuntimeError("the tracker fell over")
+
+    config = config_for()
+    with pytest.raises(RuntimeError):
+        run(config, sinks=[fail])
+    events = read_events(Path(config.output_dir) / "events.jsonl")
+    assert isinstance(events[-1], RunFinished) and events[-1].status == "failed"
+    assert any(isinstance(e, Noted) and e.level == "error" for e in events)
+
+
+def test_an_event_covers_the_steps_since_the_last(config_for, tmp_path):
+    each = run(config_for(output_dir=str(tmp_path / "each")))
+    some = run(config_for(output_dir=str(tmp_path / "some"), logging_steps=4))
+    assert sum(s.tokens for s in of_kind(each, StepDone)) == sum(s.tokens for s in of_kind(some, StepDone))
+    assert len(of_kind(some, StepDone)) < len(of_kind(each, StepDone))
+
+
+def test_a_handed_over_model_is_described_in_the_run_folder(config_for, tiny_llama_dir):
+    from quatrain.models import load_model
+    from quatrain.training import read_config
+
+    model, tokenizer = load_model(tiny_llama_dir, quantization="fp4", compute_dtype="float32", device="cpu")
+    result = train(model, tokenizer, config_for(model=None, max_steps=1), progress=False)
+    stored = read_config(result.folder.config)
+    assert (stored.model, stored.quantization) == (str(tiny_llama_dir), "fp4")
+    assert not model.training
+
+
+def test_a_loaded_adapter_is_trained_on(config_for, tiny_llama_dir, tmp_path):
+    from quatrain.adapters import load_adapter
+    from quatrain.models import load_model
+
+    first = run(config_for(output_dir=str(tmp_path / "first"), max_steps=1))
+    model, tokenizer = load_model(tiny_llama_dir, compute_dtype="float32", device="cpu")
+    load_adapter(model, first.folder.adapter)
+    assert train(model, tokenizer, config_for(max_steps=2), progress=False).status == "completed"
+
+
+def test_few_rows_dont_save_at_every_step(config_for):
+    result = run(config_for(max_steps=40, gradient_accumulation_steps=10, save_total_limit=99))
+    assert len(of_kind(result, CheckpointSaved)) <= 21
 
 
 def test_notes_say_what_was_decided(config_for):

@@ -7,6 +7,7 @@ The way of a row: :mod:`sources` and :mod:`readers` read it, :mod:`formats` says
 
 from quatrain.data.batch import IGNORED, MicroBatch
 from quatrain.data.config import DataConfig
+from quatrain.data.endings import reply_end_ids
 from quatrain.data.examples import Completion, Conversation, Example, Message, Text
 from quatrain.data.loader import Loader
 from quatrain.data.prepare import Prepared, load_examples, prepare
@@ -35,4 +36,5 @@ __all__ = [
     "prepare",
     "read_questions",
     "render_prompt",
+    "reply_end_ids",
 ]

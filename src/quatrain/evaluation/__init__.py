@@ -3,7 +3,7 @@
 from quatrain.evaluation.config import TaskConfig
 from quatrain.evaluation.generation import generate_answers, stream_reply
 from quatrain.evaluation.loss import LossResult, evaluate_loss
-from quatrain.evaluation.task import Answer, TaskResult, run_task
+from quatrain.evaluation.task import Answer, TaskResult, read_task, run_task
 
 __all__ = [
     "Answer",
@@ -12,6 +12,7 @@ __all__ = [
     "TaskResult",
     "evaluate_loss",
     "generate_answers",
+    "read_task",
     "run_task",
     "stream_reply",
 ]

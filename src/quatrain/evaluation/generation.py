@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from quatrain.data import Message, render_prompt
+from quatrain.data import Message, render_prompt, reply_end_ids
 
 
 @torch.inference_mode()
@@ -41,19 +41,16 @@ def _continue_batch(model: Any, tokenizer: Any, prompts: list[Sequence[int]], ma
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     model.eval()
-    with _contiguous_head_input(model):
-        out = model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            generation_config=_settings(model, tokenizer, max_new_tokens=max_new_tokens, do_sample=False),
-        )
+    own_settings = _own_settings(model, tokenizer, max_new_tokens=max_new_tokens, do_sample=False)
+    with _contiguous_head_input(model), own_settings:
+        out = model.generate(input_ids=ids, attention_mask=mask)
     return tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
 
 
 @contextmanager
 def _contiguous_head_input(model: Any) -> Iterator[None]:
-    """Models hand their head the last position of each prompt as a strided view [B, 1, H], for which torch's linear on a
-    CPU copies the head's weight once a row: gigabytes for a batch of 50."""
+    """Models hand their head the last position of each prompt as a strided view [B, 1, H], for which torch's linear on
+    a CPU copies the head's weight once a row: gigabytes for a batch of 50."""
     handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
     try:
         yield
@@ -88,22 +85,27 @@ def stream_reply(
     sampling: dict[str, Any] = {"do_sample": False}
     if temperature > 0:
         sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p}
-    model.eval().generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        streamer=Told(tokenizer, skip_prompt=True, skip_special_tokens=True),
-        generation_config=_settings(model, tokenizer, max_new_tokens=max_new_tokens, **sampling),
-    )
+    streamer = Told(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    with _own_settings(model, tokenizer, max_new_tokens=max_new_tokens, **sampling):
+        model.eval().generate(input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer)
     return "".join(pieces)
 
 
-def _settings(model: Any, tokenizer: Any, **changes: Any) -> Any:
-    """The base's end and padding tokens with our own way of choosing tokens: what a base's `generation_config.json`
-    prefers for sampling must not decide a measurement."""
+@contextmanager
+def _own_settings(model: Any, tokenizer: Any, **changes: Any) -> Iterator[None]:
+    """The base's and the template's end tokens with our own way of choosing tokens.
+
+    transformers fills whatever a call leaves open from the model's `generation_config`, and what a base prefers for
+    sampling (a repetition penalty, say) must not decide a measurement, so that config is replaced for the call.
+    """
     from transformers import GenerationConfig
 
-    ends = getattr(model.generation_config, "eos_token_id", None)
-    ends = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
-    ends = sorted(e for e in ends if e is not None)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends[0] if ends else 0)
-    return GenerationConfig(eos_token_id=ends or None, pad_token_id=pad, **changes)
+    before = model.generation_config
+    stored = before.eos_token_id
+    ends = {*(stored if isinstance(stored, list) else [stored]), *reply_end_ids(tokenizer)} - {None}
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(ends, default=0)
+    model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None, pad_token_id=pad, **changes)
+    try:
+        yield
+    finally:
+        model.generation_config = before

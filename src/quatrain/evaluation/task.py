@@ -1,7 +1,7 @@
 """Run a task: ask each question, score each answer."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,17 +36,34 @@ class TaskResult:
         return sum(a.correct for a in self.answers) / len(self.answers)
 
 
-def run_task(
-    model: nn.Module, tokenizer: Any, task: TaskConfig, *, progress: Callable[[int, int], None] | None = None
-) -> TaskResult:
-    """Answer every row of the task greedily and score the answers.
+def read_task(task: TaskConfig, tokenizer: Any) -> list[Question]:
+    """The task's questions.
 
     Raises:
-        DataError: the task has no row with a question and a reference.
+        DataError: the rows can't be read, or one has no question and reference.
+    """
+    assert isinstance(task.data, DataConfig)
+    return read_questions(task.data, tokenizer)[: task.max_rows]
+
+
+def run_task(
+    model: nn.Module,
+    tokenizer: Any,
+    task: TaskConfig,
+    *,
+    questions: Sequence[Question] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> TaskResult:
+    """Answer every question of the task greedily and score the answers.
+
+    Args:
+        questions: the task's, when they are read already.
+
+    Raises:
+        DataError: as :func:`read_task`.
     """
     began = time.perf_counter()
-    assert isinstance(task.data, DataConfig)
-    questions = read_questions(task.data, tokenizer)[: task.max_rows]
+    questions = read_task(task, tokenizer) if questions is None else questions
     said = generate_answers(
         model,
         tokenizer,

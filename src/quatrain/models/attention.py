@@ -7,6 +7,7 @@ standard implementation, so the two are switched per phase, see :func:`attention
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import EllipsisType
 
 from torch import Tensor, nn
 from transformers import AttentionInterface
@@ -28,7 +29,7 @@ def packed_attention_forward(
     *,
     scaling: float | None = None,
     dropout: float = 0.0,
-    sliding_window: int | None = None,
+    sliding_window: int | None | EllipsisType = ...,
     softcap: float | None = None,
     packed_lengths: tuple[int, ...] | None = None,
     **kwargs,
@@ -42,18 +43,32 @@ def packed_attention_forward(
         raise ModelError("packed attention needs one row without a mask, and its sample lengths")
     if foreign := [name for name in _UNSUPPORTED if kwargs.get(name) is not None]:
         raise ModelError(f"packed attention doesn't compute {', '.join(foreign)}")
-    if dropout:
-        raise ModelError(f"packed attention has no dropout, and the model asks for {dropout}")
     out = packed_attention(
         query[0],
         key[0],
         value[0],
         packed_lengths,
         scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
-        window=sliding_window,
+        window=_window(module, sliding_window),
         softcap=softcap,
+        dropout=dropout,
     )
     return out.transpose(0, 1).unsqueeze(0).contiguous(), None
+
+
+def _window(module: nn.Module, said: int | None | EllipsisType) -> int | None:
+    """The layer's window as the model hands it over.
+
+    Some models only draw their window (or chunks) into the mask, which packed rows don't have: those must not run here.
+    """
+    config = getattr(module, "config", None)
+    if getattr(config, "attention_chunk_size", None) is not None:
+        raise ModelError("packed attention doesn't compute attention in chunks")
+    if isinstance(said, EllipsisType):
+        if getattr(config, "sliding_window", None) is not None:
+            raise ModelError("the model has a sliding window, but doesn't hand it to its attention")
+        return None
+    return said
 
 
 AttentionInterface.register(NAME, packed_attention_forward)

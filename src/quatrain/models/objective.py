@@ -120,12 +120,12 @@ class Objective:
 
     @torch.no_grad()
     def _head_can_run_in_chunks(self) -> bool:
-        row = _probe_tokens(self.model, 9)
+        row, targets = _probe_tokens(self.model, 9), _probe_tokens(self.model, 9, seed=1)[0]
         logits = self.model(input_ids=row, use_cache=False).logits[0].float()
         hidden = self._body(input_ids=row, use_cache=False).last_hidden_state[0]
-        targets = row[0].roll(-1)
-        whole = F.cross_entropy(logits, targets, reduction="sum")
-        same = torch.allclose(self._head_loss(hidden, targets), whole, rtol=_tolerance(hidden.dtype))
+        whole = F.cross_entropy(logits, targets, reduction="none")
+        ours = torch.stack([self._head_loss(hidden[i : i + 1], targets[i : i + 1]) for i in range(len(targets))])
+        same = torch.allclose(ours, whole, rtol=_tolerance(hidden.dtype))
         if not same:
             self.notes.append("the head does more than a product: the model's own head runs, with its whole logits")
         return same
@@ -159,15 +159,16 @@ class Objective:
         with attention.attention(self.model, name):
             for first in (one, _probe_tokens(self.model, 5, seed=2)):
                 row = torch.cat([first, two], dim=1)
-                behind.append(self._body(input_ids=row, **inputs).last_hidden_state[0, 5:].float())
+                hidden = self._body(input_ids=row, **inputs).last_hidden_state
+                behind.append(hidden[0, 5:].float())
         leak = (behind[0] - behind[1]).norm() / alone.norm()
         error = (behind[0] - alone).norm() / alone.norm()
-        return bool(leak <= _LEAK and error <= _tolerance(next(self.model.parameters()).dtype))
+        return bool(leak <= _LEAK and error <= _tolerance(hidden.dtype))
 
 
 def _probe_tokens(model: nn.Module, count: int, seed: int = 0) -> Tensor:
     """[1, count] token ids drawn over the whole vocabulary."""
-    vocabulary = model.get_input_embeddings().weight.shape[0]  # pyright: ignore
+    vocabulary = model.get_input_embeddings().num_embeddings  # pyright: ignore
     ids = torch.randint(0, vocabulary, (1, count), generator=torch.Generator().manual_seed(seed))
     return ids.to(next(model.parameters()).device)
 

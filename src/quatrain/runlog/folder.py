@@ -65,6 +65,19 @@ class RunFolder:
     def holds_run(self) -> bool:
         return any(path.exists() for path in (self.config, self.events, self.adapter, self.checkpoints))
 
+    def check(self, *, overwrite: bool = False, resume: bool = False) -> None:
+        """Whether :meth:`create` would agree, without touching anything.
+
+        Raises:
+            CheckpointError: it already holds a run and neither was asked for, or there is nothing to resume.
+        """
+        if resume and not self.holds_run:
+            raise CheckpointError(f"{self.path} holds no run to resume; start one there without resume.")
+        if self.holds_run and not (overwrite or resume):
+            raise CheckpointError(
+                f"{self.path} already holds a run. Choose another output_dir, resume the run, or overwrite it."
+            )
+
     def create(self, *, overwrite: bool = False, resume: bool = False) -> None:
         """Make the folder ready for a run: a new one, one in place of an old one, or the rest of an old one.
 
@@ -74,12 +87,7 @@ class RunFolder:
             CheckpointError: it already holds a run and neither was asked for, there is nothing to resume, or the folder
                 can't be made.
         """
-        if resume and not self.holds_run:
-            raise CheckpointError(f"{self.path} holds no run to resume; start one there without resume.")
-        if self.holds_run and not (overwrite or resume):
-            raise CheckpointError(
-                f"{self.path} already holds a run. Choose another output_dir, resume the run, or overwrite it."
-            )
+        self.check(overwrite=overwrite, resume=resume)
         if overwrite and not resume:
             for path in (self.config, self.events, self.adapter, self.checkpoints, self.tensorboard, self.report):
                 _remove(path)

@@ -1,13 +1,15 @@
 """The first event of a run: what is trained, on what, by which versions."""
 
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 from torch import nn
 
 from quatrain import device as hardware
-from quatrain.quantization import QuantizedLinear
+from quatrain.quantization import QuantizedModule
 from quatrain.runlog import RunStarted
 from quatrain.training.build import Setup
+from quatrain.training.config import RunConfig
 
 _VERSIONS = ("quatrain", "torch", "transformers", "triton", "safetensors")
 
@@ -32,10 +34,25 @@ def run_started(setup: Setup, step: int) -> RunStarted:
     )
 
 
+def described_base(config: RunConfig, model: nn.Module) -> RunConfig:
+    """The config with what a handed-over model says of itself, so that the run folder tells how to load its base."""
+    packed = next((m.quantized for m in model.modules() if isinstance(m, QuantizedModule)), None)
+    name = config.model or getattr(model, "name_or_path", "") or None
+    if packed is None:
+        return replace(config, model=name, quantization=None)
+    return replace(
+        config,
+        model=name,
+        quantization=packed.quant_type,  # pyright: ignore[reportArgumentType]
+        double_quant=packed.is_double_quantized,
+        block_size=packed.block_size,
+    )
+
+
 def base_size(model: nn.Module) -> tuple[int, int]:
     """(weights, bytes) of the frozen base as it is stored."""
     frozen = [p for p in model.parameters() if not p.requires_grad]
-    packed = [m.quantized for m in model.modules() if isinstance(m, QuantizedLinear)]
+    packed = [m.quantized for m in model.modules() if isinstance(m, QuantizedModule)]
     weights = sum(p.numel() for p in frozen) + sum(q.numel for q in packed)
     return weights, sum(p.nbytes for p in frozen) + sum(q.nbytes for q in packed)
 

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from quatrain.adapters import adapter_layers, adapter_parameters, attach_lora, load_adapter
-from quatrain.data import Loader, Prepared, prepare
+from quatrain.data import DataConfig, Loader, Prepared, Question, load_examples, prepare
 from quatrain.errors import ConfigError, ModelError
+from quatrain.evaluation import read_task
 from quatrain.models import load_model
 from quatrain.models.objective import Objective
 from quatrain.optim import AdamW, lr_multiplier
@@ -32,6 +33,8 @@ class Setup:
     data: Prepared
     loader: Loader
     held_out: Loader | None
+    questions: list[Question]
+    """Of `task_eval`; empty without one."""
     optimizer: AdamW
     total_micro_batches: int
 
@@ -52,7 +55,7 @@ class Setup:
 
     def learning_rate(self, step: int) -> float:
         """The rate for the 1-based `step`: a pure function, so that resuming needs no state."""
-        warmup = math.ceil(self.config.warmup_ratio * self.total_steps)
+        warmup = min(math.ceil(self.config.warmup_ratio * self.total_steps), self.total_steps - 1)
         factor = lr_multiplier(
             self.config.lr_scheduler_type, step - 1, warmup_steps=warmup, total_steps=self.total_steps
         )
@@ -68,13 +71,12 @@ def build(
         ConfigError: neither a model nor a name of one; other errors as the parts raise them.
     """
     torch.manual_seed(config.seed)
+    _look_at_data(config)
     if model is None:
         model, tokenizer = _load_base(config, progress)
     elif tokenizer is None:
         raise ConfigError("`train` was given a model without its tokenizer; pass both, or neither and name a `model`")
-    data = prepare(
-        config.train_data, tokenizer, max_length=config.max_length, progress=lambda *at: progress("reading rows", *at)
-    )
+    data = _prepare(config.train_data, config, model, tokenizer, lambda *at: progress("reading rows", *at))
     _attach(model, config)
     device = next(model.parameters()).device
     objective = Objective(model.eval(), packing=config.packing)
@@ -89,10 +91,28 @@ def build(
         objective=objective,
         data=data,
         loader=loader,
-        held_out=_held_out(config, tokenizer, packing=objective.packs, progress=progress),
+        held_out=_held_out(config, model, tokenizer, packing=objective.packs, progress=progress),
+        questions=_questions(config, tokenizer),
         optimizer=_optimizer(model, config),
         total_micro_batches=_total_micro_batches(config, loader),
     )
+
+
+def _look_at_data(config: RunConfig) -> None:
+    """Read one row of everything: a mistyped path is to be found before minutes of loading, not after hours."""
+    for source in (config.train_data, config.held_out, config.task_eval and config.task_eval.data):
+        if isinstance(source, DataConfig):
+            next(load_examples(source), None)
+
+
+def _prepare(source: DataConfig, config: RunConfig, model: Any, tokenizer: Any, progress: Callable) -> Prepared:
+    rows = model.get_input_embeddings().num_embeddings
+    return prepare(source, tokenizer, max_length=config.max_length, vocabulary=rows, progress=progress)
+
+
+def _questions(config: RunConfig, tokenizer: Any) -> list[Question]:
+    task = config.task_eval
+    return read_task(task, tokenizer) if task is not None else []
 
 
 def _load_base(config: RunConfig, progress: Progress) -> tuple[nn.Module, Any]:
@@ -122,6 +142,8 @@ def _attach(model: nn.Module, config: RunConfig) -> None:
         load_adapter(model, config.adapter, trainable=True)
     elif not adapter_layers(model):
         attach_lora(model, config.lora, seed=config.seed)
+    for parameter in adapter_parameters(model).values():
+        parameter.requires_grad_(True)
 
 
 def _loader(data: Prepared, config: RunConfig, tokenizer: Any, *, packing: bool) -> Loader:
@@ -135,15 +157,12 @@ def _loader(data: Prepared, config: RunConfig, tokenizer: Any, *, packing: bool)
     )
 
 
-def _held_out(config: RunConfig, tokenizer: Any, *, packing: bool, progress: Progress) -> Loader | None:
+def _held_out(
+    config: RunConfig, model: nn.Module, tokenizer: Any, *, packing: bool, progress: Progress
+) -> Loader | None:
     if config.held_out is None:
         return None
-    data = prepare(
-        config.held_out,
-        tokenizer,
-        max_length=config.max_length,
-        progress=lambda *at: progress("reading held-out rows", *at),
-    )
+    data = _prepare(config.held_out, config, model, tokenizer, lambda *at: progress("reading held-out rows", *at))
     return _loader(data, config, tokenizer, packing=packing)
 
 

@@ -23,9 +23,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from quatrain.adapters import load_adapter, save_adapter
-from quatrain.errors import CheckpointError
+from quatrain.errors import CheckpointError, QuatrainError
 from quatrain.runlog import RunFolder
 from quatrain.training.build import Setup
+from quatrain.training.fingerprint import base_fingerprint
 
 _OPTIMIZER, _STATE = "optimizer.safetensors", "state.json"
 
@@ -76,15 +77,18 @@ def load_checkpoint(folder: RunFolder, setup: Setup) -> Progress:
     path = folder.checkpoint(steps[-1])
     try:
         state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+        _check_base(state["base"], setup)
         tensors = load_file(path / _OPTIMIZER)
         load_adapter(setup.model, path, trainable=True)
         setup.optimizer.load_state_tensors(tensors)
         setup.loader.load_state_dict(state["data"])
         _restore_random(state["random"])
         return Progress(step=state["step"], tokens=state["tokens"])
+    except QuatrainError:
+        raise
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise CheckpointError(
-            f"{path} can't be resumed from: {error}. Remove that folder to resume from an older one"
+            f"{path} is damaged ({error}). Remove that folder to resume from the checkpoint before it"
         ) from error
 
 
@@ -92,9 +96,18 @@ def _state(setup: Setup, progress: Progress) -> dict[str, Any]:
     return {
         "step": progress.step,
         "tokens": progress.tokens,
+        "base": base_fingerprint(setup.model),
         "data": setup.loader.state_dict(),
         "random": _random_state(setup.device),
     }
+
+
+def _check_base(fingerprint: str, setup: Setup) -> None:
+    if fingerprint != base_fingerprint(setup.model):
+        raise CheckpointError(
+            f"the run was trained on another base than {setup.config.model or 'the model that was handed in'}: their "
+            "weights differ. Resume on the base of the run's config"
+        )
 
 
 def _random_state(device: torch.device) -> dict[str, str]:

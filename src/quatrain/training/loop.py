@@ -12,32 +12,32 @@ from torch import nn
 from quatrain import device as hardware
 from quatrain.adapters import adapter_parameters, save_adapter
 from quatrain.errors import QuatrainError
-from quatrain.evaluation import evaluate_loss, run_task
 from quatrain.report import write_report
 from quatrain.runlog import (
     CheckpointSaved,
-    Evaluated,
-    Event,
     EventWriter,
     Noted,
     RunFinished,
     RunFolder,
-    Sampled,
     Sink,
     StepDone,
     TensorBoardSink,
     truncate_after,
 )
-from quatrain.training.announce import run_started
+from quatrain.training.announce import described_base, run_started
 from quatrain.training.build import Setup, build
 from quatrain.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from quatrain.training.config import RunConfig
 from quatrain.training.config_file import write_config
-from quatrain.training.interrupt import StopRequest
+from quatrain.training.interrupt import Interrupted, StopRequest
+from quatrain.training.measure import Measurements
 from quatrain.training.progress import ProgressDisplay
+from quatrain.training.resume import changes_since
 from quatrain.training.step import StepResult, train_step
 
 _MOST_FAILED_STEPS = 5
+# Without `eval_steps` and `save_steps`, the ends of about this many epochs evaluate and save.
+_MOST_EPOCHS_THAT_COUNT = 20
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class RunResult:
 
     folder: RunFolder
     step: int
-    status: Literal["completed", "interrupted"]
+    status: Literal["completed", "interrupted", "failed"]
 
 
 def train(
-    model: nn.Module | None = None,
-    tokenizer: Any = None,
-    config: RunConfig | None = None,
+    model: nn.Module | None,
+    tokenizer: Any,
+    config: RunConfig,
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -73,72 +73,93 @@ def train(
     Raises:
         QuatrainError: a typed error that says rule, value and remedy.
     """
-    if config is None:
-        raise TypeError("train() needs a RunConfig: train(model, tokenizer, RunConfig(data=...))")
     folder = RunFolder(Path(config.output_dir))
-    folder.create(resume=resume, overwrite=overwrite)
+    folder.check(resume=resume, overwrite=overwrite)
+    changes = changes_since(folder.config, config) if resume else []
     with ProgressDisplay(enabled=progress) as display:
         setup = build(config, model, tokenizer, display.work)
         at = load_checkpoint(folder, setup) if resume else Progress()
+        # Only now, when all that could be wrong with the new run was looked at, may an old one go.
+        folder.create(resume=resume, overwrite=overwrite)
         if resume:
             truncate_after(folder.events, at.step)
-        write_config(config, folder.config)
+        write_config(config if model is None else described_base(config, model), folder.config)
         display.show(setup.data.summary)
         with (
             TensorBoardSink(folder.tensorboard, at.step if resume else None) as board,
             EventWriter(folder.events, [display.event, board, *sinks]) as writer,
-            StopRequest() as stop,
+            StopRequest(display.say) as stop,
         ):
-            return _Run(setup, folder, writer, display, stop).go(at)
+            writer.write(run_started(setup, at.step))
+            for note in (*setup.objective.notes, *(f"resumed with other settings: {change}" for change in changes)):
+                writer.write(Noted(message=note))
+            return _Run(setup, folder, writer, Measurements(setup, writer, display, stop), stop, at).go()
 
 
 class _Run:
     """The state of one call of `train`; `go` runs it to its end."""
 
     def __init__(
-        self, setup: Setup, folder: RunFolder, writer: EventWriter, display: ProgressDisplay, stop: StopRequest
+        self,
+        setup: Setup,
+        folder: RunFolder,
+        writer: EventWriter,
+        measure: Measurements,
+        stop: StopRequest,
+        at: Progress,
     ):
-        self.setup, self.folder, self.writer, self.display, self.stop = setup, folder, writer, display, stop
+        self.setup, self.folder, self.writer, self.measure, self.stop, self.at = (
+            setup,
+            folder,
+            writer,
+            measure,
+            stop,
+            at,
+        )
         self.config = setup.config
         self.parameters = list(adapter_parameters(setup.model).values())
         self.failed_in_a_row = 0
-        self.tokens_at_start = 0
-        self.evaluated_at = self.saved_at = -1
+        self.unlogged: list[tuple[StepResult, float]] = []
+        self.saved_at = at.step or -1
+        self.last_due = at.step
+        self.began, self.tokens_at_start = time.perf_counter(), at.tokens
 
-    def go(self, at: Progress) -> RunResult:
-        began = time.perf_counter()
-        self.tokens_at_start = at.tokens
+    def go(self) -> RunResult:
         hardware.reset_peak(self.setup.device)
-        self._announce(at)
-        if at.step == 0 and self.config.task_eval and self.config.task_eval.before:
-            self._run_task(0, "before")
-        if at.step == 0:
-            self._evaluate(0)
-        at = self._train_from(at)
-        stopped = at.step < self.setup.total_steps
-        if self.saved_at != at.step:
-            self._save(at)
-        if not stopped:
-            self._finish(at)
-        status: Literal["completed", "interrupted"] = "interrupted" if stopped else "completed"
-        self._write(
-            RunFinished(
-                step=at.step,
-                status=status,
-                seconds=time.perf_counter() - began,
-                tokens=at.tokens - self.tokens_at_start,
-                peak_memory=hardware.memory_in_use(self.setup.device).peak,
-            )
-        )
-        write_report(self.folder)
-        return RunResult(self.folder, at.step, status)
+        status: Literal["completed", "interrupted", "failed"] = "failed"
+        try:
+            status = self._work()
+        except Exception as error:
+            self.writer.write(Noted(level="error", message=str(error)))
+            raise
+        finally:
+            self.setup.model.eval()
+            self._close(status)
+        return RunResult(self.folder, self.at.step, status)
 
-    def _train_from(self, at: Progress) -> Progress:
+    def _work(self) -> Literal["completed", "interrupted"]:
+        try:
+            if self.at.step == 0:
+                self.measure.task(0, "before")
+                self.measure.held_out_loss(0)
+            self._train()
+            self._save()
+            if self.at.step < self.setup.total_steps:
+                return "interrupted"
+            self._hand_over()
+            self.measure.held_out_loss(self.at.step)
+            self.measure.task(self.at.step, "after")
+        except Interrupted:
+            self._save()
+            return "interrupted"
+        return "completed"
+
+    def _train(self) -> None:
         setup, config = self.setup, self.config
         batches = iter(setup.loader)
-        while at.step < setup.total_steps and not self.stop.asked:
-            began = time.perf_counter()
-            step, epoch_before = at.step + 1, setup.epochs_done
+        while self.at.step < setup.total_steps and not self.stop.asked:
+            began, epoch_before = time.perf_counter(), int(setup.epochs_done)
+            step = self.at.step + 1
             for group in setup.optimizer.param_groups:
                 group["lr"] = setup.learning_rate(step)
             setup.model.train()
@@ -150,107 +171,84 @@ class _Run:
                     [next(batches) for _ in range(setup.micro_batches_of(step))],
                     max_grad_norm=config.max_grad_norm,
                 )
-            at = Progress(step=step, tokens=at.tokens + result.tokens)
-            self._note_step(at, result, time.perf_counter() - began)
-            epoch_ended = int(setup.epochs_done) > int(epoch_before)
+            self.at = Progress(step=step, tokens=self.at.tokens + result.tokens)
+            self._note_step(result, time.perf_counter() - began)
+            epoch_ended = self._epoch_counts(int(setup.epochs_done) > epoch_before)
             if _due(step, config.eval_steps, epoch_ended):
-                self._evaluate(step)
+                self.measure.held_out_loss(step)
             if _due(step, config.save_steps, epoch_ended):
-                self._save(at)
-        return at
+                self._save()
 
-    def _announce(self, at: Progress) -> None:
-        self._write(run_started(self.setup, at.step))
-        for note in self.setup.objective.notes:
-            self._write(Noted(message=note))
+    def _epoch_counts(self, ended: bool) -> bool:
+        """Whether an epoch ended, and not too soon after the last one: a few rows make an epoch a step long."""
+        if not ended or (self.at.step - self.last_due) * _MOST_EPOCHS_THAT_COUNT < self.setup.total_steps:
+            return False
+        self.last_due = self.at.step
+        return True
 
-    def _note_step(self, at: Progress, result: StepResult, seconds: float) -> None:
+    def _note_step(self, result: StepResult, seconds: float) -> None:
+        step = self.at.step
         self.failed_in_a_row = 0 if result.taken else self.failed_in_a_row + 1
         if not result.taken:
-            self._write(Noted(level="warning", message=f"step {at.step} isn't taken: {_describe(result)}"))
+            self.writer.write(Noted(level="warning", message=f"step {step} isn't taken: {_describe(result)}"))
         if self.failed_in_a_row >= _MOST_FAILED_STEPS:
             raise QuatrainError(
                 f"{_MOST_FAILED_STEPS} steps in a row had no finite gradient ({_describe(result)}). "
-                "The last checkpoint is good; lower `learning_rate` and start again"
+                "Lower `learning_rate`; checkpoints from before are good"
             )
-        if at.step % self.config.logging_steps and at.step != self.setup.total_steps:
-            return
-        memory = hardware.memory_in_use(self.setup.device)
-        self._write(
-            StepDone(
-                step=at.step,
-                loss=result.loss,
-                learning_rate=self.setup.optimizer.param_groups[0]["lr"],
-                grad_norm=result.grad_norm,
-                tokens=result.tokens,
-                supervised_tokens=result.supervised_tokens,
-                seconds=seconds,
-                memory=memory.current,
-                peak_memory=memory.peak,
-                epoch=self.setup.epochs_done,
-            )
+        self.unlogged.append((result, seconds))
+        if step % self.config.logging_steps == 0 or step == self.setup.total_steps:
+            self.writer.write(self._step_done())
+            self.unlogged.clear()
+
+    def _step_done(self) -> StepDone:
+        """The steps since the last event as one."""
+        results, memory = [result for result, _ in self.unlogged], hardware.memory_in_use(self.setup.device)
+        supervised = sum(r.supervised_tokens for r in results)
+        return StepDone(
+            step=self.at.step,
+            loss=sum(r.loss * r.supervised_tokens for r in results) / supervised,
+            learning_rate=self.setup.optimizer.param_groups[0]["lr"],
+            grad_norm=results[-1].grad_norm,
+            tokens=sum(r.tokens for r in results),
+            supervised_tokens=supervised,
+            seconds=sum(seconds for _, seconds in self.unlogged),
+            memory=memory.current,
+            peak_memory=memory.peak,
+            epoch=self.setup.epochs_done,
         )
 
-    def _evaluate(self, step: int) -> None:
-        if self.setup.held_out is None or self.evaluated_at == step:
+    def _save(self) -> None:
+        if self.saved_at == self.at.step:
             return
         began = time.perf_counter()
-        result = evaluate_loss(self.setup.objective, self.setup.held_out.epoch(0))
-        self.evaluated_at = step
-        self._write(
-            Evaluated(
-                step=step,
-                split="held-out",
-                loss=result.loss,
-                perplexity=result.perplexity,
-                seconds=time.perf_counter() - began,
-            )
-        )
-
-    def _run_task(self, step: int, when: Literal["before", "after"]) -> None:
-        task = self.config.task_eval
-        assert task is not None
-        result = run_task(
-            self.setup.model,
-            self.setup.tokenizer,
-            task,
-            progress=lambda *at: self.display.work(f"answering, {when} training", *at),
-        )
-        self._write(Evaluated(step=step, split="task", metrics={result.metric: result.score}, seconds=result.seconds))
-        for answer in result.answers[: task.samples]:
-            self._write(
-                Sampled(
-                    step=step,
-                    prompt=answer.question.text,
-                    answer=answer.answer,
-                    reference=answer.question.reference,
-                    when=when,
-                )
-            )
-
-    def _save(self, at: Progress) -> None:
-        began = time.perf_counter()
-        path = save_checkpoint(self.folder, self.setup, at, keep=self.config.save_total_limit)
-        self.saved_at = at.step
-        self._write(
+        path = save_checkpoint(self.folder, self.setup, self.at, keep=self.config.save_total_limit)
+        self.saved_at = self.at.step
+        self.writer.write(
             CheckpointSaved(
-                step=at.step,
+                step=self.at.step,
                 path=str(path.relative_to(self.folder.path)),
                 size=sum(f.stat().st_size for f in path.iterdir()),
                 seconds=time.perf_counter() - began,
             )
         )
 
-    def _finish(self, at: Progress) -> None:
-        """Final measurements and the adapter that the run hands over."""
-        self._evaluate(at.step)
+    def _hand_over(self) -> None:
+        """Write the adapter that the run was for."""
         shutil.rmtree(self.folder.adapter, ignore_errors=True)
         save_adapter(self.setup.model, self.folder.adapter, base_model_name_or_path=self.config.model)
-        if self.config.task_eval:
-            self._run_task(at.step, "after")
 
-    def _write(self, event: Event) -> None:
-        self.writer.write(event)
+    def _close(self, status: Literal["completed", "interrupted", "failed"]) -> None:
+        self.writer.write(
+            RunFinished(
+                step=self.at.step,
+                status=status,
+                seconds=time.perf_counter() - self.began,
+                tokens=self.at.tokens - self.tokens_at_start,
+                peak_memory=hardware.memory_in_use(self.setup.device).peak,
+            )
+        )
+        write_report(self.folder)
 
 
 def _due(step: int, every: int | None, epoch_ended: bool) -> bool:

@@ -57,6 +57,10 @@ class ProgressDisplay:
             self._bars.remove_task(self._tasks.pop(what))
             self._console.print(f"{what}: done")
 
+    def say(self, text: str) -> None:
+        """One line for the person in front of it."""
+        self._console.print(text, markup=False)
+
     def show(self, summary: DataSummary) -> None:
         """The data as it will be trained on, with one sample whose learned part stands out."""
         *facts, marked = str(summary).split("\none sample, learned parts in ⟦⟧:\n")

@@ -51,7 +51,9 @@ def train_step(
         total = objective(batch)
         total.backward()
         loss += total.detach() / supervised
-    torch._foreach_div_([p.grad for p in parameters if p.grad is not None], supervised)
+    for parameter in parameters:
+        if parameter.grad is not None:
+            parameter.grad.div_(supervised)
     limit = max_grad_norm or math.inf
     norm = nn.utils.clip_grad_norm_(parameters, limit)
     mean, size = torch.stack([loss, norm]).tolist()

@@ -22,6 +22,7 @@ def packed_attention(
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
+    dropout: float = 0.0,
 ) -> Float[Tensor, "Hq T Dv"]:
     """softmax(scale · q kᵀ) v within each sample, causal, with grouped heads when Hkv < Hq.
 
@@ -30,9 +31,11 @@ def packed_attention(
         scale: factor on the scores.
         window: a token sees only this many last tokens, itself included (sliding window). None: all before it.
         softcap: scores become softcap · tanh(scores / softcap) (Gemma 2).
+        dropout: probability of dropping an attention weight (GPT-2).
     """
     if sum(lengths) != q_HTD.shape[1]:
         raise ValueError(f"sample lengths must add up to the row's {q_HTD.shape[1]} tokens, found {sum(lengths)}")
-    if varlen.can_run(q_HTD, v_GTD, softcap):
+    if varlen.can_run(q_HTD, v_GTD, softcap, dropout):
         return varlen.packed_attention(q_HTD, k_GTD, v_GTD, lengths, scale=scale, window=window)
-    return reference.packed_attention(q_HTD, k_GTD, v_GTD, lengths, scale=scale, window=window, softcap=softcap)
+    options = {"scale": scale, "window": window, "softcap": softcap, "dropout": dropout}
+    return reference.packed_attention(q_HTD, k_GTD, v_GTD, lengths, **options)

@@ -25,19 +25,22 @@ def packed_attention(
     scale: float,
     window: int | None = None,
     softcap: float | None = None,
+    dropout: float = 0.0,
 ) -> Tensor:
     samples = zip(*(x.split(lengths, dim=1) for x in (q_HTD, k_GTD, v_GTD)), strict=True)
-    return torch.cat([_attend(q, k, v, scale, window, softcap) for q, k, v in samples], dim=1)
-
-
-def _attend(q_HSD: Tensor, k_GSD: Tensor, v_GSD: Tensor, scale: float, window: int | None, softcap: float | None):
-    size = q_HSD.shape[1]
     if softcap is not None:
-        return _attend_with_softcap(q_HSD, k_GSD, v_GSD, scale, window, softcap)
+        done = [_attend_with_softcap(q, k, v, scale, window, softcap, dropout) for q, k, v in samples]
+    else:
+        done = [_attend(q, k, v, scale, window, dropout) for q, k, v in samples]
+    return torch.cat(done, dim=1)
+
+
+def _attend(q_HSD: Tensor, k_GSD: Tensor, v_GSD: Tensor, scale: float, window: int | None, dropout: float) -> Tensor:
+    size = q_HSD.shape[1]
     q, k, v = (_for_device(x.unsqueeze(0)) for x in (q_HSD, k_GSD, v_GSD))
     mask = None if window is None or window >= size else _visible(q.shape[2], window, q.device)
     grouped = k.shape[1] != q.shape[1]
-    out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, scale=scale, enable_gqa=grouped)
+    out = F.scaled_dot_product_attention(q, k, v, mask, dropout, mask is None, scale=scale, enable_gqa=grouped)
     return out[0, :, :size].to(q_HSD.dtype)
 
 
@@ -49,13 +52,15 @@ def _for_device(x_1HSD: Tensor) -> Tensor:
     return x_1HSD.float() if size <= _FLOAT32_UP_TO else F.pad(x_1HSD, (0, 0, 0, -size % _REPEATING))
 
 
-def _attend_with_softcap(q_HSD: Tensor, k_GSD: Tensor, v_GSD: Tensor, scale: float, window: int | None, softcap: float):
+def _attend_with_softcap(
+    q_HSD: Tensor, k_GSD: Tensor, v_GSD: Tensor, scale: float, window: int | None, softcap: float, dropout: float
+) -> Tensor:
     group = q_HSD.shape[0] // k_GSD.shape[0]
     k_HSD, v_HSD = k_GSD.repeat_interleave(group, 0), v_GSD.repeat_interleave(group, 0)
     scores_HSS = softcap * torch.tanh(q_HSD @ k_HSD.transpose(1, 2) * (scale / softcap))
     visible_SS = _visible(q_HSD.shape[1], window, q_HSD.device)
     weights_HSS = scores_HSS.masked_fill(~visible_SS, float("-inf")).softmax(-1, dtype=torch.float32)
-    return weights_HSS.to(v_HSD.dtype) @ v_HSD
+    return F.dropout(weights_HSS, dropout).to(v_HSD.dtype) @ v_HSD
 
 
 def _visible(size: int, window: int | None, device: torch.device) -> Tensor:

@@ -11,10 +11,11 @@ from torch.nn.attention.varlen import varlen_attn
 _GROUPED: dict[str, Any] = {"enable_gqa": True} if "enable_gqa" in signature(varlen_attn).parameters else {}
 
 
-def can_run(q_HTD: Tensor, v_HTD: Tensor, softcap: float | None) -> bool:
-    """Whether the kernel covers this case: CUDA, 16-bit, heads of one size up to 256, no soft-capping."""
+def can_run(q_HTD: Tensor, v_HTD: Tensor, softcap: float | None, dropout: float) -> bool:
+    """Whether the kernel covers this case: CUDA, 16-bit, heads of one size up to 256, no soft-capping, no dropout."""
     same_head = q_HTD.shape[-1] == v_HTD.shape[-1] <= 256
-    return q_HTD.is_cuda and q_HTD.dtype in (torch.bfloat16, torch.float16) and same_head and softcap is None
+    plain = softcap is None and not dropout
+    return q_HTD.is_cuda and q_HTD.dtype in (torch.bfloat16, torch.float16) and same_head and plain
 
 
 def packed_attention(

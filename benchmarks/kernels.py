@@ -1,7 +1,5 @@
 """Throughput of the 4-bit kernels on a GPU, with double quantization, in TB/s of bytes that must move.
 
-    python -m benchmarks.kernels_dequantize results.json
-
 Contestants on each shape: the shipped kernel; the same kernel with its codebook in registers (``tl.gather``) instead
 of in the first-level cache; a plain copy that moves as many bytes, which is the ceiling; bitsandbytes, if it is
 installed. Each result is checked against the PyTorch reference before it is timed. Launches queue up behind a
@@ -9,11 +7,8 @@ sleeping kernel, so that the host's time isn't measured; buffers rotate, so that
 cache.
 """
 
-import json
 import statistics
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import triton
@@ -135,13 +130,9 @@ def _bitsandbytes(dense: Tensor, outs: list[Tensor]) -> dict[str, Callable[[int]
 
 
 def run() -> dict:
-    """TB/s by shape and contestant."""
-    result = {}
+    """TB/s of bytes that must move, by matrix and contestant."""
+    rates = {}
     for shape in SHAPES:
-        result[f"{shape[0]}×{shape[1]}"] = _measure(shape)
-        print(shape, result[f"{shape[0]}×{shape[1]}"], flush=True)
-    return {"unit": "TB/s", "device": torch.cuda.get_device_name(), "torch": torch.__version__, "dequantize": result}
-
-
-if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(json.dumps(run(), indent=1) + "\n", encoding="utf-8")
+        rates[f"{shape[0]}×{shape[1]}"] = _measure(shape)
+        print(" ", shape, rates[f"{shape[0]}×{shape[1]}"], flush=True)
+    return {"case": "Dequantizing NF4 with double quantization to bfloat16", "terabytes_per_second": rates}

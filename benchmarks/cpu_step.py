@@ -1,8 +1,9 @@
 """A training step of SmolLM2-135M on 1 × 512 tokens: Quatrain against bitsandbytes + PEFT + transformers.
 
-Both see the same tokens, compute in the same dtype (the one that Quatrain picks for the machine), adapt every linear of the body with r = 16 and update with 8-bit AdamW; the whole step counts:
-forward, backward, clipping, update. Each contender is a process of its own, and they take turns, so that a busy minute
-of the machine doesn't hit one alone. Before any time counts, the first step's loss must agree.
+Both see the same tokens, compute in the dtype that Quatrain picks for the machine, adapt every linear of the body with
+r = 16 and update with 8-bit AdamW; the whole step counts: forward, backward, clipping, update. Each contender is a
+process of its own, and they take turns, so that a busy minute of the machine doesn't hit one alone. Before any time
+counts, the first step's loss must agree.
 """
 
 import argparse

@@ -71,6 +71,10 @@ def small_model() -> nn.Module:
         (LoraConfig(), 7),
         (LoraConfig(target_modules=["q_proj"]), 3),
         (LoraConfig(target_modules=["q_proj", "other"]), 4),
+        (LoraConfig(target_modules="q_proj"), 3),
+        (LoraConfig(target_modules="q_proj, other"), 4),
+        (LoraConfig(target_modules="1.q_proj,layers.2.v_proj"), 2),
+        (LoraConfig(target_modules=".*q_proj"), 3),
         (LoraConfig(target_modules=r"layers\.[12]\.v_proj"), 2),
         (LoraConfig(target_modules=["layers.1.q_proj"]), 1),
         (LoraConfig(layers_to_transform="0-1"), 4),
@@ -100,7 +104,8 @@ def test_a_target_that_matches_nothing_says_what_it_could_have_been(config, word
 
 @pytest.mark.parametrize(
     "bad",
-    [{"r": 0}, {"lora_alpha": 0}, {"lora_dropout": 1.0}, {"target_modules": []}, {"layers_to_transform": "a-b"}],
+    [{"r": 0}, {"lora_alpha": 0}, {"lora_dropout": 1.0}, {"target_modules": []}]
+    + [{"layers_to_transform": layers} for layers in ("a-b", "5-2", "0,3-1", "", [], ())],
 )
 def test_impossible_settings_are_refused(bad):
     with pytest.raises(ConfigError, match=next(iter(bad))):

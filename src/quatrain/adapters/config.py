@@ -1,8 +1,11 @@
 """What an adapter looks like: rank, scale, dropout, and which linears carry one. The names are PEFT's."""
 
+import re
 from dataclasses import dataclass
 
 from quatrain.errors import ConfigError
+
+ALL_LINEAR = "all-linear"
 
 
 def parse_layers(layers: int | str | list[int] | tuple[int, ...]) -> tuple[int, ...]:
@@ -13,13 +16,29 @@ def parse_layers(layers: int | str | list[int] | tuple[int, ...]) -> tuple[int, 
         expanded: list[int] = []
         for part in layers.split(","):
             first, dash, last = part.strip().partition("-")
-            if not first.isdigit() or (dash and not last.isdigit()):
+            if not first.isdigit() or (dash and (not last.isdigit() or int(last) < int(first))):
                 raise ConfigError(
-                    f"`layers_to_transform` takes block indices and ranges such as '0-3,8', found {part.strip()!r}"
+                    f"`layers_to_transform` takes block indices and rising ranges such as '0-3,8', "
+                    f"found {part.strip()!r}"
                 )
             expanded.extend(range(int(first), int(last or first) + 1))
         layers = expanded
+    if not layers:
+        raise ConfigError("`layers_to_transform` is empty: name at least one block, or leave it out for all blocks")
     return tuple(sorted(set(layers)))
+
+
+def parse_targets(targets: str | tuple[str, ...] | list[str]) -> str | tuple[str, ...]:
+    """Names from a list or a text such as ``"q_proj, v_proj"``; "all-linear" and regular expressions stay texts.
+
+    A dot alone makes no expression: ``self_attn.q_proj`` is the ending of a name.
+    """
+    if not isinstance(targets, str):
+        return tuple(targets)
+    names = [name.strip() for name in targets.split(",")]
+    if targets == ALL_LINEAR or not all(re.fullmatch(r"\w+(\.\w+)*", name) for name in names):
+        return targets
+    return tuple(names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +54,10 @@ class LoraConfig:
     lora_dropout: float = 0.0
     """Probability of dropping an element of the adapter's input while training. The base's input is never dropped."""
 
-    target_modules: str | tuple[str, ...] | list[str] = "all-linear"
+    target_modules: str | tuple[str, ...] | list[str] = ALL_LINEAR
     """Which linears: "all-linear" (every linear but the output head; QLoRA's finding is that all of them are needed to
-    match full fine-tuning), a list of names or name endings, or one regular expression over whole module names."""
+    match full fine-tuning), names or name endings as a list or as in "q_proj, v_proj", or one regular expression over
+    whole module names."""
 
     layers_to_transform: int | str | tuple[int, ...] | list[int] | None = None
     """Restrict to these blocks: an index, a list of indices, or ranges as in "0-3,8". None: all blocks."""
@@ -54,7 +74,6 @@ class LoraConfig:
             raise ConfigError(f"`lora_dropout` must be in [0, 1), found {self.lora_dropout}")
         if not self.target_modules:
             raise ConfigError("`target_modules` is empty: name at least one linear, or use 'all-linear'")
-        if not isinstance(self.target_modules, str):
-            object.__setattr__(self, "target_modules", tuple(self.target_modules))
+        object.__setattr__(self, "target_modules", parse_targets(self.target_modules))
         if self.layers_to_transform is not None:
             object.__setattr__(self, "layers_to_transform", parse_layers(self.layers_to_transform))

@@ -6,13 +6,11 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from quatrain.adapters.config import LoraConfig, parse_layers
+from quatrain.adapters.config import ALL_LINEAR, LoraConfig, parse_layers
 from quatrain.adapters.lora import LoraLinear
 from quatrain.errors import AdapterError
 from quatrain.quantization import QuantizedLinear
 from quatrain.quantization.linears import is_linear
-
-ALL_LINEAR = "all-linear"
 
 
 def adaptable_linears(model: nn.Module) -> dict[str, nn.Module]:
@@ -96,7 +94,7 @@ def _no_match(targets: list[str], names: list[str]) -> AdapterError:
 
 
 def describe_targets(adapted: Iterable[str], names: Iterable[str]) -> tuple[list[str], list[int] | None]:
-    """The shortest (`target_modules`, `layers_to_transform`) that selects exactly `adapted` among `names`.
+    """The shortest (`target_modules`, `layers_to_transform`) that selects exactly `adapted` among all modules' `names`.
 
     Falls back to full module names, which PEFT accepts as well, when no combination of endings and blocks does.
     """

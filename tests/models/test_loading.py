@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM
 
+from quatrain.adapters import LoraConfig, attach_lora, detach_lora, load_adapter, save_adapter
 from quatrain.errors import ConfigError, ModelError, QuantizationError
 from quatrain.models import load_model, model_summary, save_quantized
 from quatrain.models.skeleton import build_skeleton
@@ -183,6 +184,16 @@ def test_damage_in_a_4bit_checkpoint_is_found(folder: Path, tmp_path: Path):
         load(tmp_path / "cut")
     with pytest.raises(ModelError, match="without weights"):
         save_quantized(load(folder, quantization="nf4"), None, tmp_path / "saved")
+
+
+def test_an_adapter_is_not_saved_with_the_base(folder: Path, tmp_path: Path):
+    base = load(folder, quantization="nf4")
+    model = attach_lora(base, LoraConfig(r=2))
+    load_adapter(model, save_adapter(model, tmp_path / "adapter"), trainable=False)
+    with pytest.raises(ModelError, match=r"save_adapter.*detach_lora"):
+        save_quantized(base, None, tmp_path / "saved")
+    save_quantized(detach_lora(base), None, tmp_path / "saved")
+    assert torch.equal(logits(load(tmp_path / "saved")), logits(base))
 
 
 PEAK = """

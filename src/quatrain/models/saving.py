@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.core_model_loading import revert_weight_conversion
 
+from quatrain.adapters import adapter_layers
 from quatrain.errors import ModelError
 from quatrain.models.safetensors_folder import INDEX
 from quatrain.quantization import QuantizedModule
@@ -35,8 +36,11 @@ def save_quantized(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | 
     folder = Path(folder)
     if not any(isinstance(module, QuantizedModule) for module in model.modules()):
         raise ModelError("Only a quantized model can be saved in four bits; use model.save_pretrained for this one.")
-    if any(parameter.requires_grad for parameter in model.parameters()):
-        raise ModelError("A base is saved without adapters; detach or merge the adapter first, or use save_adapter.")
+    if adapter_layers(model):
+        raise ModelError(
+            "A base is saved without its adapter; write that one with `save_adapter(model, folder)`, and take it off "
+            "with `detach_lora(model)` before this."
+        )
     if any(folder.glob("*.safetensors")):
         raise ModelError(f"A checkpoint must go into a folder without weights; {folder} has some. Choose another.")
     folder.mkdir(parents=True, exist_ok=True)

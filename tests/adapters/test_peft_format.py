@@ -47,20 +47,64 @@ def test_peft_loads_ours(config, tiny_llama_dir, tmp_path, tokens):
     torch.testing.assert_close(ours(tokens).logits, theirs(tokens).logits, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "extra", [{}, {"use_rslora": True}, {"rank_pattern": {"q_proj": 3}, "alpha_pattern": {"v_proj": 2}}]
-)
-def test_we_load_pefts(extra, tiny_llama_dir, tmp_path, tokens):
+def save_with_peft(tiny_llama_dir, folder, **settings):
     import peft
 
-    settings = {"r": 5, "lora_alpha": 9, "target_modules": ["q_proj", "v_proj", "gate_proj"], **extra}
-    theirs = peft.get_peft_model(
-        base(tiny_llama_dir), peft.LoraConfig(init_lora_weights=False, task_type="CAUSAL_LM", **settings)
-    ).eval()
-    theirs.save_pretrained(tmp_path)
-    ours = load_adapter(base(tiny_llama_dir), tmp_path)
+    settings = {"r": 6, "lora_alpha": 9, "target_modules": ["q_proj", "v_proj", "gate_proj"], **settings}
+    model = peft.get_peft_model(base(tiny_llama_dir), peft.LoraConfig(task_type="CAUSAL_LM", **settings)).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {},
+        {"use_rslora": True},
+        {"rank_pattern": {"q_proj": 3}, "alpha_pattern": {"v_proj": 2}},
+        {"alpha_pattern": {r"layers\.0\..*q_proj": 64, r"^model\.layers\.1\.self_attn\.v_proj": 3, ".*": 1}},
+        {"rank_pattern": {r"layers\.[1-9]\..*": 2}, "alpha_pattern": {"[qk]_proj": 5}, "use_rslora": True},
+        {"init_lora_weights": False},
+        {"init_lora_weights": "gaussian"},
+        {"init_lora_weights": "orthogonal"},
+        {"layers_to_transform": [1], "layers_pattern": "layers"},
+        {"target_modules": "all-linear", "exclude_modules": ["o_proj"]},
+    ],
+)
+def test_we_load_pefts_and_peft_loads_it_again(extra, tiny_llama_dir, tmp_path, tokens):
+    from peft import PeftModel
+
+    save_with_peft(tiny_llama_dir, tmp_path / "theirs", **extra)
+    # Loaded anew: PEFT writes its patterns in another order than it had them, and the first that matches counts.
+    theirs = PeftModel.from_pretrained(base(tiny_llama_dir), tmp_path / "theirs").eval()
+    ours = load_adapter(base(tiny_llama_dir), tmp_path / "theirs")
     torch.testing.assert_close(ours(tokens).logits, theirs(tokens).logits, rtol=1e-5, atol=1e-5)
     assert not any(p.requires_grad for p in ours.parameters())
+    again = PeftModel.from_pretrained(base(tiny_llama_dir), save_adapter(ours, tmp_path / "ours"))
+    torch.testing.assert_close(again(tokens).logits, theirs(tokens).logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora"])
+def test_a_start_that_changes_the_base_is_refused_with_pefts_remedy(start, tiny_llama_dir, tmp_path):
+    save_with_peft(tiny_llama_dir, tmp_path, init_lora_weights=start)
+    with pytest.raises(AdapterError, match=f"'{start}'.*path_initial_model_for_weight_conversion"):
+        load_adapter(base(tiny_llama_dir), tmp_path)
+
+
+def test_an_exact_key_covers_one_layer_of_two_that_end_alike(tmp_path):
+    inner = torch.nn.ModuleDict({"up": torch.nn.Linear(4, 4)})
+    model = torch.nn.ModuleDict({"first": torch.nn.Linear(4, 4), "up": torch.nn.Linear(4, 4), "inner": inner})
+    attach_lora(model, LoraConfig(r=2))
+    layers = adapter_layers(model)
+    layers["up"].lora_alpha = 7
+    alphas = {name: layer.lora_alpha for name, layer in layers.items()}
+    save_adapter(model, tmp_path)
+    for layer in layers.values():
+        layer.lora_alpha = 1
+    load_adapter(model, tmp_path)
+    assert {name: layer.lora_alpha for name, layer in layers.items()} == alphas
 
 
 def test_the_untrained_adapter_changes_no_logit(tiny_llama_dir, tokens):
@@ -110,6 +154,16 @@ KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
         (lambda f: edit_config(f, use_dora=True), "use_dora=True"),
         (lambda f: edit_config(f, modules_to_save=["lm_head"]), "modules_to_save"),
         (lambda f: edit_config(f, lora_alpha=None), "lora_alpha"),
+        (lambda f: edit_config(f, lora_dropout="much"), "lora_dropout"),
+        (lambda f: edit_config(f, bias="all"), "bias=all"),
+        (lambda f: edit_config(f, kasa_config={"a": 1}), "kasa_config"),
+        (lambda f: edit_config(f, use_bdlora={"nblocks": 2}), "use_bdlora"),
+        (lambda f: edit_config(f, next_years_feature=1), "next_years_feature=1"),
+        (lambda f: edit_config(f, init_lora_weights="loftq"), "loftq"),
+        (lambda f: edit_config(f, init_lora_weights="mica"), "mica"),
+        (lambda f: edit_config(f, alpha_pattern=[1]), "alpha_pattern"),
+        (lambda f: edit_config(f, alpha_pattern={"(": 1}), "no regular expression"),
+        (lambda f: edit_config(f, alpha_pattern={"q_proj": "x"}), "q_proj"),
         (lambda f: (f / "adapter_model.safetensors").unlink(), "missing"),
         (lambda f: (f / "adapter_model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}"), "damaged"),
         (lambda f: edit_tensors(f, lambda t: t.pop(KEY)), "pairs"),
@@ -129,6 +183,12 @@ def test_a_damaged_or_foreign_adapter_is_refused_and_the_model_stays_as_it_was(d
     with pytest.raises(AdapterError, match=words):
         load_adapter(model, saved)
     assert not adapter_layers(model)
+
+
+def test_fields_of_other_releases_that_are_not_set_do_no_harm(saved, tiny_llama_dir):
+    edit_config(saved, next_years_feature=None, another={}, one_more=False)
+    edit_config(saved, init_lora_weights="eva", eva_config={"rho": 2.0})
+    assert adapter_layers(load_adapter(base(tiny_llama_dir), saved))
 
 
 def test_saving_without_an_adapter_is_an_error(tiny_llama_dir, tmp_path):

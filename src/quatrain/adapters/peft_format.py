@@ -1,14 +1,11 @@
-"""PEFT's adapter folder: `adapter_config.json` and `adapter_model.safetensors`, read and written here and nowhere else.
+"""PEFT's adapter folder: tensors and configuration, written and read.
 
-Keys are ``base_model.model.<module>.lora_A.weight`` [r, in] and ``….lora_B.weight`` [out, r]. An adapter that uses a
-PEFT feature that this file doesn't know is refused by name: loading it without that feature would compute something
-else.
+`adapter_model.safetensors` has the keys ``base_model.model.<module>.lora_A.weight`` [r, in] and ``….lora_B.weight``
+[out, r]; `adapter_config.json` is the business of ``peft_config.py``.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,26 +14,13 @@ from torch import Tensor, nn
 
 from quatrain.adapters.attach import adapter_layers, replace_module
 from quatrain.adapters.lora import LoraLinear, linear_features
-from quatrain.adapters.targets import adaptable_linears, describe_targets
+from quatrain.adapters.peft_config import read_config, write_config
+from quatrain.adapters.targets import adaptable_linears
 from quatrain.errors import AdapterError
-from quatrain.quantization.linears import is_transposed
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _HALVES = {".lora_A.weight": "lora_A", ".lora_B.weight": "lora_B"}
-# Fields of PEFT's LoraConfig that change what the adapter computes, with the only values that Quatrain computes.
-_NEUTRAL = {
-    "bias": ("none",),
-    "use_dora": (False,),
-    "lora_bias": (False,),
-    "modules_to_save": (None, []),
-    "trainable_token_indices": (None, []),
-    "target_parameters": (None, []),
-    "layer_replication": (None, []),
-    "alora_invocation_tokens": (None, []),
-    "use_qalora": (False,),
-    "megatron_config": (None,),
-}
 
 
 def save_adapter(model: nn.Module, folder: str | Path, *, base_model_name_or_path: str | None = None) -> Path:
@@ -61,35 +45,8 @@ def save_adapter(model: nn.Module, folder: str | Path, *, base_model_name_or_pat
         for half in ("lora_A", "lora_B")
     }
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    config = _peft_config(layers, adaptable_linears(model), base_model_name_or_path)
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_config(folder, layers, model, base_model_name_or_path)
     return folder
-
-
-def _peft_config(layers: Mapping[str, LoraLinear], linears: Mapping[str, nn.Module], base: str | None) -> dict:
-    first = next(iter(layers.values()))
-    targets, blocks = describe_targets(layers, linears)
-    return {
-        "base_model_name_or_path": base,
-        "bias": "none",
-        "fan_in_fan_out": is_transposed(first.base_layer),
-        "inference_mode": True,
-        "init_lora_weights": True,
-        "layers_pattern": None,
-        "layers_to_transform": blocks,
-        "lora_alpha": first.lora_alpha,
-        "lora_dropout": first.lora_dropout,
-        "modules_to_save": None,
-        "peft_type": "LORA",
-        "r": first.r,
-        "rank_pattern": {n: layer.r for n, layer in layers.items() if layer.r != first.r},
-        "alpha_pattern": {n: layer.lora_alpha for n, layer in layers.items() if layer.lora_alpha != first.lora_alpha},
-        "revision": None,
-        "target_modules": targets,
-        "task_type": "CAUSAL_LM",
-        "use_dora": False,
-        "use_rslora": first.use_rslora,
-    }
 
 
 def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool = False) -> nn.Module:
@@ -105,7 +62,7 @@ def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool = Fals
             doesn't fit the model; nothing is changed then.
     """
     folder = Path(folder)
-    config = _read_config(folder)
+    config = read_config(folder)
     halves = _pair(_read_tensors(folder / WEIGHTS), folder)
     linears = adaptable_linears(model)
     present = adapter_layers(model)
@@ -113,9 +70,9 @@ def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool = Fals
     model.requires_grad_(False)
     for name, (a_RI, b_OR) in halves.items():
         layer = present.get(name) or LoraLinear(linears[name], r=a_RI.shape[0], lora_alpha=1)
-        layer.lora_alpha = _alpha(name, config)
-        layer.lora_dropout = config.get("lora_dropout", 0.0)
-        layer.use_rslora = config.get("use_rslora", False)
+        layer.lora_alpha = config.alpha_of(name)
+        layer.lora_dropout = config.lora_dropout
+        layer.use_rslora = config.use_rslora
         with torch.no_grad():
             layer.lora_A.copy_(a_RI)
             layer.lora_B.copy_(b_OR)
@@ -124,32 +81,6 @@ def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool = Fals
         if name not in present:
             replace_module(model, name, layer.train(model.training))
     return model
-
-
-def _alpha(name: str, config: dict[str, Any]) -> float:
-    """The layer's own alpha where `alpha_pattern` has one (keys are names or name endings), else the common one."""
-    patterns = config.get("alpha_pattern") or {}
-    own = (alpha for ending, alpha in patterns.items() if name == ending or name.endswith(f".{ending}"))
-    return next(own, config["lora_alpha"])
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG
-    if not path.is_file():
-        raise AdapterError(f"an adapter folder holds {CONFIG} and {WEIGHTS}; {folder} has no {CONFIG}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise AdapterError(f"{path} is not JSON: {error}") from error
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        found = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
-        raise AdapterError(f"{path}: Quatrain loads adapters of `peft_type` LORA, found {found}")
-    foreign = [f"{k}={config[k]}" for k, neutral in _NEUTRAL.items() if k in config and config[k] not in neutral]
-    if foreign:
-        raise AdapterError(f"{path}: the adapter uses what Quatrain doesn't compute: {', '.join(foreign)}")
-    if not isinstance(config.get("lora_alpha"), (int, float)):
-        raise AdapterError(f"{path}: `lora_alpha` must be a number, found {config.get('lora_alpha')!r}")
-    return config
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

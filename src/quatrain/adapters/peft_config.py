@@ -1,0 +1,166 @@
+"""PEFT's `adapter_config.json`: written for our adapters, and read from anybody's.
+
+PEFT adds fields with every release, and most of them change what the adapter computes. So reading works by an
+allow-list: a field counts if it is understood here or is known to change nothing once the tensors are there; any other
+that is set is refused by name, because loading without it would silently compute something else.
+
+Source: ``LoraConfig``, ``get_pattern_key`` and ``LoraLayer.update_layer`` of PEFT 0.21.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from quatrain.adapters.lora import LoraLinear
+from quatrain.adapters.targets import describe_targets
+from quatrain.errors import AdapterError
+from quatrain.quantization.linears import is_transposed
+
+CONFIG = "adapter_config.json"
+
+_UNDERSTOOD = {
+    "peft_type", "lora_alpha", "alpha_pattern", "use_rslora", "lora_dropout", "bias", "init_lora_weights",
+}  # fmt: skip
+# Which layers there are and of which ranks: the tensors' own names and shapes say it.
+_SEEN_FROM_TENSORS = {
+    "r", "rank_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out",
+}  # fmt: skip
+# Notes for other programs, and settings of features that have a switch of their own.
+_WITHOUT_EFFECT = {
+    "base_model_name_or_path", "revision", "task_type", "auto_mapping", "peft_version", "inference_mode",
+    "runtime_config", "megatron_core", "qalora_group_size", "loftq_config", "eva_config", "corda_config",
+    "lora_ga_config", "ensure_weight_tying",
+}  # fmt: skip
+_KNOWN = _UNDERSTOOD | _SEEN_FROM_TENSORS | _WITHOUT_EFFECT
+# Ways to draw A and B that leave the base alone.
+_HARMLESS_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+# Ways that take part of the base's weight into A and B; PEFT takes it out of the base again at every loading.
+_STARTS_FROM_THE_BASE = ("pissa", "olora", "corda", "lora_ga")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredConfig:
+    """What an `adapter_config.json` says beyond the tensors."""
+
+    lora_alpha: float
+    """Numerator of the scale, for layers that no pattern covers."""
+    alpha_pattern: Mapping[str, float]
+    """Numerators by regular expression."""
+    lora_dropout: float
+    """Dropout of the adapter's input while training."""
+    use_rslora: bool
+    """Whether the scale divides by √r."""
+
+    def alpha_of(self, name: str) -> float:
+        """The numerator for a module: that of the first expression that covers its name, or a tail after a dot."""
+        own = (alpha for key, alpha in self.alpha_pattern.items() if re.match(rf"(.*\.)?({key})$", name))
+        return next(own, self.lora_alpha)
+
+
+def write_config(folder: Path, layers: Mapping[str, LoraLinear], model: nn.Module, base: str | None) -> None:
+    """Write the configuration with which PEFT puts exactly `layers` into the base of `model`."""
+    first = next(iter(layers.values()))
+    targets, blocks = describe_targets(layers, [name for name, _ in model.named_modules()])
+    config = {
+        "base_model_name_or_path": base,
+        "bias": "none",
+        "fan_in_fan_out": is_transposed(first.base_layer),
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "layers_pattern": None,
+        "layers_to_transform": blocks,
+        "lora_alpha": first.lora_alpha,
+        "lora_dropout": first.lora_dropout,
+        "modules_to_save": None,
+        "peft_type": "LORA",
+        "r": first.r,
+        "rank_pattern": {_exactly(n): layer.r for n, layer in layers.items() if layer.r != first.r},
+        "alpha_pattern": {
+            _exactly(n): layer.lora_alpha for n, layer in layers.items() if layer.lora_alpha != first.lora_alpha
+        },
+        "revision": None,
+        "target_modules": targets,
+        "task_type": "CAUSAL_LM",
+        "use_dora": False,
+        "use_rslora": first.use_rslora,
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _exactly(name: str) -> str:
+    """A key that covers this one module: PEFT reads keys as expressions, and would also match them as name endings."""
+    return f"^{re.escape(name)}"
+
+
+def read_config(folder: Path) -> StoredConfig:
+    """Read and check an adapter's configuration.
+
+    Raises:
+        AdapterError: it is missing, damaged, or asks for what Quatrain doesn't compute.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise AdapterError(f"an adapter folder holds {CONFIG} and the tensors; {folder} has no {CONFIG}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AdapterError(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        found = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
+        raise AdapterError(f"{path}: Quatrain loads adapters of `peft_type` LORA, found {found}")
+    _check_features(path, config)
+    _check_start(path, config.get("init_lora_weights"))
+    numbers = _numbers(
+        path, {"lora_alpha": config.get("lora_alpha"), "lora_dropout": config.get("lora_dropout") or 0.0}
+    )
+    return StoredConfig(
+        **numbers,
+        alpha_pattern=_patterns(path, config.get("alpha_pattern") or {}),
+        use_rslora=bool(config.get("use_rslora")),
+    )
+
+
+def _check_features(path: Path, config: Mapping[str, Any]) -> None:
+    foreign = [f"{field}={value}" for field, value in config.items() if value and field not in _KNOWN]
+    if config.get("bias", "none") != "none":
+        foreign.append(f"bias={config['bias']}")
+    if foreign:
+        raise AdapterError(f"{path}: the adapter uses what Quatrain doesn't compute: {', '.join(foreign)}")
+
+
+def _check_start(path: Path, start: Any) -> None:
+    if start in _HARMLESS_STARTS:
+        return
+    remedy = "Use an adapter that leaves the base as it is."
+    if str(start).startswith(_STARTS_FROM_THE_BASE):
+        remedy = (
+            "Convert it to an ordinary adapter with PEFT: "
+            "`model.save_pretrained(folder, path_initial_model_for_weight_conversion=...)`."
+        )
+    raise AdapterError(
+        f"{path}: an adapter must fit the base as published; with init_lora_weights={start!r} "
+        f"it only fits a base that this start has changed. {remedy}"
+    )
+
+
+def _numbers(path: Path, values: Mapping[str, Any]) -> dict[str, float]:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise AdapterError(f"{path}: `{name}` must be a number, found {value!r}")
+    return dict(values)
+
+
+def _patterns(path: Path, patterns: Any) -> dict[str, float]:
+    if not isinstance(patterns, dict):
+        raise AdapterError(f"{path}: `alpha_pattern` must map names to numbers, found {patterns!r}")
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise AdapterError(f"{path}: `alpha_pattern` has {pattern!r}, no regular expression ({error})") from error
+    return _numbers(path, patterns)

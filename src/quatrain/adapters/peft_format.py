@@ -1,4 +1,4 @@
-"""PEFT's adapter folder: tensors and configuration, written and read.
+"""PEFT's adapter folder: tensors, configuration and model card, written and read.
 
 `adapter_model.safetensors` has the keys ``base_model.model.<module>.lora_A.weight`` [r, in] and ``….lora_B.weight``
 [out, r]; `adapter_config.json` is the business of ``peft_config.py``.
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from quatrain.adapters.attach import adapter_layers, replace_module
 from quatrain.adapters.lora import LoraLinear, linear_features
+from quatrain.adapters.model_card import write_card
 from quatrain.adapters.peft_config import read_config, write_config
 from quatrain.adapters.targets import adaptable_linears
 from quatrain.errors import AdapterError
@@ -28,7 +29,7 @@ def save_adapter(model: nn.Module, folder: str | Path, *, base_model_name_or_pat
 
     Args:
         model: a model that carries LoRA layers.
-        folder: made when missing; its two adapter files are overwritten.
+        folder: made when missing; its two adapter files are overwritten, a `README.md` is not.
         base_model_name_or_path: name of the base, stored for those who load the adapter.
 
     Raises:
@@ -46,6 +47,7 @@ def save_adapter(model: nn.Module, folder: str | Path, *, base_model_name_or_pat
     }
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     write_config(folder, layers, model, base_model_name_or_path)
+    write_card(folder, base_model_name_or_path)
     return folder
 
 

@@ -43,6 +43,6 @@ def test_one_step(folder_of, family: str, dtype: str, quantization):
         gradient = layer.lora_B.grad
         assert gradient is not None and gradient.isfinite().all() and gradient.any(), name
         with torch.no_grad():
-            layer.lora_B -= 0.1 * gradient
+            layer.lora_B.sub_(0.1 * gradient)
     with torch.no_grad():
         assert model(input_ids=IDS, labels=IDS).loss < result.loss

@@ -13,6 +13,7 @@ _HOME = {
     "QuantizedTensor": "quatrain.quantization",
     "RunConfig": "quatrain.training",
     "attach_lora": "quatrain.adapters",
+    "detach_lora": "quatrain.adapters",
     "load_adapter": "quatrain.adapters",
     "load_model": "quatrain.models",
     "model_summary": "quatrain.models",

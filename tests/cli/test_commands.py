@@ -1,5 +1,6 @@
 """The commands as a person runs them, in this process: outputs, errors, exit codes."""
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -7,17 +8,16 @@ from pathlib import Path
 import pytest
 
 from quatrain import cli
+from quatrain.data.readers import Row
 
 
 @pytest.fixture
 def quatrain(capsys, monkeypatch):
     """Runs `quatrain ARGUMENTS...`; gives (exit code, output, errors)."""
 
-    def run(*arguments: object, stdin: str = "") -> tuple[int, str, str]:
-        import io
-
+    def run(*arguments: object, stdin: str | io.TextIOBase = "") -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["quatrain", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin) if isinstance(stdin, str) else stdin)
         code = 0
         try:
             cli.main()
@@ -179,22 +179,93 @@ def test_chat_answers_lines_from_a_pipe(quatrain, run_folder):
     assert code == 0 and not err
 
 
+def test_ctrl_c_stops_a_reply_and_keeps_what_was_said(quatrain, run_folder, monkeypatch):
+    histories = []
+
+    def stream_reply(model, tokenizer, history, on_text, **settings):
+        histories.append(list(history))
+        on_text("half a")
+        if len(histories) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("quatrain.evaluation.stream_reply", stream_reply)
+    code, out, err = quatrain("chat", run_folder, stdin="one\ntwo\n")
+    assert code == 0 and not err and out.startswith("half a …\n")
+    said = [(message["role"], message["content"]) for message in histories[1]]
+    assert said == [("user", "one"), ("assistant", "half a"), ("user", "two")]
+
+
+def test_ctrl_c_at_the_prompt_leaves(quatrain, run_folder, monkeypatch):
+    monkeypatch.setattr("rich.console.Console.input", raising(KeyboardInterrupt()))
+    assert quatrain("chat", run_folder) == (0, "", "")
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])
+@pytest.mark.parametrize("command", ["chat", "generate"])
+def test_input_that_is_not_utf_8_is_an_error_of_one_line(quatrain, run_folder, command, errors):
+    stdin = io.TextIOWrapper(io.BytesIO(b"caf\xe9\n"), encoding="utf-8", errors=errors)
+    code, _, err = quatrain(command, run_folder, stdin=stdin)
+    assert code == 1 and err.startswith("error: the input must be UTF-8 text") and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["generate", "m", "hi"], ["eval", "m", "--data", "x"]])
+def test_an_output_without_a_folder_is_refused_before_any_work(quatrain, tmp_path, arguments):
+    code, _, err = quatrain(*arguments, "--out", tmp_path / "nowhere" / "x.json")
+    assert code == 2 and "there is no folder" in err
+
+
 def test_eval_measures_loss_and_answers(quatrain, run_folder, rows, tmp_path):
     out = tmp_path / "numbers.json"
-    code, text, _ = quatrain(
+    code, text, shown = quatrain(
         "eval", run_folder, "--data", rows, "--metric", "exact_match", "--max-new-tokens", 2, "--out", out
     )
     assert code == 0 and "perplexity: " in text
+    assert "8 rows → 8 samples" in shown and "8 rows" not in text
     numbers = json.loads(out.read_text())
     assert {"loss", "perplexity", "exact_match", "supervised_tokens"} <= numbers.keys()
     assert quatrain("eval", run_folder, "--data", rows, "--metric", "bleu")[0] == 2
     assert quatrain("eval", run_folder, "--data", rows, "--field", "prompt")[0] == 2
+    assert quatrain("eval", run_folder, "--data", rows, "--format", "pdf")[0] == 2
+
+
+def test_eval_reads_what_its_options_name(quatrain, run_folder, tmp_path, monkeypatch):
+    for name, count in (("train", 3), ("test", 2)):
+        line = json.dumps({"prompt": "1 + 1?", "completion": "2"}) + "\n"
+        (tmp_path / f"{name}.jsonl").write_text(line * count)
+    options = ("--split", "test", "--format", "prompt_completion", "--max-length", 64)
+    code, _, shown = quatrain("eval", run_folder, "--data", tmp_path, *options)
+    assert code == 0 and "2 rows → 2 samples" in shown
+    asked = []
+
+    def hub(*name_subset_split):
+        asked.append(name_subset_split)
+        return iter([Row("row 1", {"prompt": "1 + 1?", "completion": "2"})])
+
+    monkeypatch.setattr("quatrain.data.sources.load_with_datasets", hub)
+    code, _, _ = quatrain("eval", run_folder, "--data", "org/name", "--subset", "main", "--split", "test")
+    assert code == 0 and asked == [("org/name", "main", "test")]
 
 
 def test_quantize_writes_a_folder_that_loads(quatrain, tiny_llama_dir, rows, tmp_path):
     code, out, _ = quatrain("quantize", tiny_llama_dir, tmp_path / "small", "--device", "cpu")
     assert code == 0 and "in 4 bits (nf4)" in out and "not quantized" in out
     assert quatrain("eval", tmp_path / "small", "--data", rows)[0] == 0
+
+
+def test_quantize_can_take_the_embedding_too(quatrain, tiny_llama_dir, tmp_path):
+    sizes = []
+    for name, options in (("a", []), ("b", ["--quantize-embeddings", "--quantize-head"])):
+        assert quatrain("quantize", tiny_llama_dir, tmp_path / name, "--device", "cpu", *options)[0] == 0
+        sizes.append(sum(file.stat().st_size for file in (tmp_path / name).glob("*.safetensors")))
+    assert sizes[1] < sizes[0] - 512 * 64
+
+
+def test_quantize_refuses_an_occupied_folder_before_it_works(quatrain, tiny_llama_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("quatrain.models.load_model", raising(AssertionError("loaded")))
+    (tmp_path / "file").touch()
+    for occupied in (tiny_llama_dir, tmp_path / "file"):
+        code, _, err = quatrain("quantize", tiny_llama_dir, occupied)
+        assert code == 2 and "must be a folder without weights" in err
 
 
 def test_report_prints_the_numbers(quatrain, run_folder):

@@ -1,9 +1,39 @@
-"""Arguments that several commands share, so that they read the same everywhere."""
+"""Arguments that several commands share, so that they read the same everywhere, and checks of what a person gives."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from quatrain.errors import DataError
+
+
+def in_a_folder(path: Path | None) -> Path | None:
+    """An output file as it was given. Looked at before any work, so that none is lost for want of a folder.
+
+    Raises:
+        BadParameter: its folder isn't there.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {path.parent}; make it first.")
+    return path
+
+
+@contextmanager
+def utf8_input() -> Iterator[None]:
+    """A context in which text is read from a person. In some locales Python lets bytes that aren't UTF-8 through, so
+    encode the text within.
+
+    Raises:
+        DataError: it isn't UTF-8.
+    """
+    try:
+        yield
+    except UnicodeError as error:
+        raise DataError(f"the input must be UTF-8 text: {error}") from error
+
 
 Named = Annotated[
     str,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from quatrain.cli.arguments import Adapter, Device, MaxNewTokens, Named, Quantization, System
+from quatrain.cli.arguments import Adapter, Device, MaxNewTokens, Named, Quantization, System, in_a_folder, utf8_input
 
 
 def generate(
@@ -20,7 +20,13 @@ def generate(
     max_new_tokens: MaxNewTokens = 512,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts that are answered at once.")] = 16,
     out: Annotated[
-        Path | None, typer.Option(help="Write JSON lines {prompt, completion} to this file.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Write JSON lines {prompt, completion} to this file.",
+            callback=in_a_folder,
+            dir_okay=False,
+            show_default=False,
+        ),
     ] = None,
     quantization: Quantization = None,
     device: Device = None,
@@ -31,7 +37,9 @@ def generate(
     from quatrain.evaluation import generate_answers
     from quatrain.training.progress import ProgressDisplay
 
-    asked = prompts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    with utf8_input():
+        asked = prompts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+        "".join(asked).encode()
     model, tokenizer = open_model(named, adapter=adapter, quantization=quantization, device=device)
     opening = [{"role": "system", "content": system}] if system else []
     ids = [render_prompt([*opening, {"role": "user", "content": p}], tokenizer) for p in asked]

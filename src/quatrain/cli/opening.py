@@ -42,8 +42,14 @@ def _from_run(folder: RunFolder) -> Target:
         raise ConfigError(f"{folder.path} was trained on a model handed over in Python: its config names no `model`")
     if not folder.adapter.is_dir():
         raise AdapterError(f"{folder.path} holds no adapter yet: its training hasn't ended; `quatrain train --resume`")
-    names = ("quantization", "double_quant", "block_size", "compute_dtype", "device", "revision", "trust_remote_code")
-    return Target(config.model, folder.adapter, {name: getattr(config, name) for name in names})
+    return Target(config.model, folder.adapter, {name: getattr(config, name) for name in _BASE_OPTIONS})
+
+
+_BASE_OPTIONS = (
+    *("quantization", "double_quant", "block_size", "quantize_head", "quantize_embeddings", "keep_in_16bit"),
+    *("compute_dtype", "device", "revision", "trust_remote_code"),
+)
+"""Settings of a run that `load_model` has by the same names."""
 
 
 def _from_adapter(folder: Path) -> Target:

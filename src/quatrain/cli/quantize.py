@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from quatrain.cli.arguments import Device
+from quatrain.errors import ConfigError
 
 
 def quantize(
@@ -15,6 +16,7 @@ def quantize(
     double_quant: Annotated[bool, typer.Option(help="Store the scales in 8 bits too.")] = True,
     block_size: Annotated[int, typer.Option(help="Weights that share a scale: 32 to 4096.")] = 64,
     quantize_head: Annotated[bool, typer.Option(help="Also quantize the output head.")] = False,
+    quantize_embeddings: Annotated[bool, typer.Option(help="Also quantize the input embedding.")] = False,
     keep: Annotated[
         list[str] | None, typer.Option(help="Modules that stay in 16 bits, as a pattern.", show_default=False)
     ] = None,
@@ -31,6 +33,8 @@ def quantize(
     from quatrain.models import load_model, model_summary, save_quantized
     from quatrain.training.progress import ProgressDisplay
 
+    if out.exists() and (not out.is_dir() or any(out.glob("*.safetensors"))):
+        raise ConfigError(f"{out} must be a folder without weights, or not be there yet; choose another")
     with ProgressDisplay() as display:
         loaded, tokenizer = load_model(
             model,
@@ -38,6 +42,7 @@ def quantize(
             double_quant=double_quant,
             block_size=block_size,
             quantize_head=quantize_head,
+            quantize_embeddings=quantize_embeddings,
             keep_in_16bit=tuple(keep or ()),
             compute_dtype=compute_dtype,
             revision=revision,

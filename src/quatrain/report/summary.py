@@ -170,8 +170,8 @@ def _wall_seconds(events: list[Event]) -> float:
 def _change_table(changes: list[Change]) -> list[str]:
     rows = [("", "before", "after")]
     for change in changes:
-        told = [wording.score(change.name, v) if v is not None else "–" for v in (change.before, change.after)]
-        rows.append((f"{change.split} {change.name}", *told))
+        before, after = (wording.score(change.name, v) if v is not None else "–" for v in (change.before, change.after))
+        rows.append((f"{change.split} {change.name}", before, after))
     width = max(len(row[0]) for row in rows)
     return ["", *(f"{name:<{width}}  {before:>10}  {after:>10}" for name, before, after in rows)] if changes else []
 

@@ -15,5 +15,5 @@ def reply_end_ids(tokenizer: "PreTrainedTokenizerBase") -> set[int]:
     a turn, as ``<|endoftext|>`` beside ``<|im_end|>``. Of a closing of several tokens the first counts.
     """
     closings = ChatTemplate(tokenizer).closings
-    ends = {tokenizer(closing.token, add_special_tokens=False)["input_ids"][0] for closing in closings}
-    return ends | ({tokenizer.eos_token_id} - {None})
+    ends = {tokenizer.encode(closing.token, add_special_tokens=False)[0] for closing in closings}
+    return ends | ({tokenizer.eos_token_id} if isinstance(tokenizer.eos_token_id, int) else set())

@@ -24,7 +24,7 @@ from quatrain.models.objective import Objective
 from quatrain.optim import AdamW, lr_multiplier
 from quatrain.training.step import train_step
 
-STEPS, ROWS_A_STEP, HELD_OUT, MAX_LENGTH, LEARNING_RATE, RANK, ALPHA = 120, 4, 200, 512, 5e-4, 16, 32
+STEPS, ROWS_A_STEP, HELD_OUT, MAX_LENGTH, LEARNING_RATE, RANK, ALPHA = 60, 4, 200, 512, 5e-4, 16, 32
 
 
 def run() -> dict:

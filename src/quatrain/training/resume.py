@@ -13,7 +13,10 @@ from quatrain.training.config import RunConfig
 from quatrain.training.config_file import read_config
 
 # With another one of these the checkpoint's adapter, moments or place in the data would be misread.
-_FIXED = ("lora", "optim", "gradient_accumulation_steps", "quantization", "double_quant", "block_size", "seed")
+_FIXED = (
+    *("lora", "optim", "gradient_accumulation_steps", "seed"),
+    *("quantization", "double_quant", "block_size", "keep_in_16bit", "quantize_head", "quantize_embeddings"),
+)
 # Where things are and how often they are looked at changes nothing that is computed.
 _HARMLESS = ("output_dir", "model", "logging_steps", "eval_steps", "save_steps", "save_total_limit", "task_eval")
 

@@ -25,14 +25,19 @@ def plain(request, tmp_path: Path) -> Path:
 
 def with_bitsandbytes(source: Path, **settings):
     options = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.float32} | settings
-    config = BitsAndBytesConfig(load_in_4bit=True, **options)
-    return AutoModelForCausalLM.from_pretrained(source, quantization_config=config, dtype=torch.float32).eval()
+    return on_the_cpu(source, quantization_config=BitsAndBytesConfig(load_in_4bit=True, **options))
+
+
+def on_the_cpu(source: Path, **settings):
+    """transformers' own loading; it would choose a GPU if there is one."""
+    settings |= {"dtype": torch.float32, "device_map": {"": "cpu"}}
+    return AutoModelForCausalLM.from_pretrained(source, **settings).eval()
 
 
 def logits(model) -> torch.Tensor:
     for module in model.modules():
         if isinstance(module, Linear4bit):
-            # On CPUs with AVX512 it repacks the weights and rounds activations to bfloat16,.
+            # On CPUs with AVX512 it repacks the weights and rounds activations to bfloat16.
             module.support_avx512bf16_for_cpu = False
     with torch.no_grad():
         return model(IDS).logits
@@ -66,7 +71,7 @@ def test_theirs_loads_without_requantizing(plain: Path, tmp_path: Path, quant_ty
 def test_ours_loads_in_transformers_and_again_in_ours(plain: Path, tmp_path: Path):
     ours, _ = load_model(plain, compute_dtype="float32", device="cpu")
     save_quantized(ours, None, tmp_path / "ours")
-    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "ours", dtype=torch.float32).eval()
+    theirs = on_the_cpu(tmp_path / "ours")
     assert theirs.is_loaded_in_4bit
     torch.testing.assert_close(logits(ours), logits(theirs), atol=1e-5, rtol=1e-4)
     again, _ = load_model(tmp_path / "ours", compute_dtype="float32", device="cpu")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from quatrain.ops.packed_attention import packed_attention
+from quatrain.ops.packed_attention import blockwise, packed_attention, reference
 
 
 def whole_row(q, k, v, lengths, scale, window, softcap):
@@ -44,9 +44,29 @@ def test_samples_are_attended_alone(lengths, heads, window, softcap):
     check(lengths, heads, window, softcap, torch.float32, "cpu", 1e-5)
 
 
-@pytest.mark.parametrize("lengths", [*LENGTHS, (300, 1, 257)])
-def test_bfloat16(lengths):
-    check(lengths, (6, 2, 2), None, None, torch.bfloat16, "cpu", 1e-2)
+@pytest.mark.parametrize("lengths", [*LENGTHS, (300, 1, 257), (128, 64), (1024, 1025)])
+@pytest.mark.parametrize("heads", [(4, 4, 4), (6, 2, 2)])
+@pytest.mark.parametrize("window", [None, 4])
+def test_bfloat16(lengths, heads, window):
+    check(lengths, heads, window, None, torch.bfloat16, "cpu", 1e-2)
+
+
+@pytest.mark.parametrize("tokens", [63, 64, 200, 513])
+def test_blocks_of_queries_are_no_worse_than_torchs_own_kernel(tokens):
+    """Against float64, values and gradients together."""
+    q, k, v = (torch.randn(h, tokens, 32).bfloat16().requires_grad_() for h in (6, 2, 2))
+    upstream = torch.randn(6, tokens, 32).bfloat16()
+    truth = whole_row(q.double(), k.double(), v.double(), (tokens,), 0.2, None, None)
+    want = torch.autograd.grad(truth, (q, k, v), upstream.double())
+
+    def error(attend) -> float:
+        got = torch.autograd.grad(attend(q, k, v, 0.2), (q, k, v), upstream)
+        return sum(
+            ((g.double() - w.double()).norm() / w.double().norm()).item() for g, w in zip(got, want, strict=True)
+        )
+
+    assert blockwise.can_run(q, window=None, softcap=None, dropout=0.0)
+    assert error(blockwise.attend) <= 1.5 * error(reference.attend)
 
 
 @pytest.mark.gpu

@@ -29,7 +29,7 @@ def packed_attention_forward(
     *,
     scaling: float | None = None,
     dropout: float = 0.0,
-    sliding_window: int | None | EllipsisType = ...,
+    sliding_window: int | EllipsisType | None = ...,
     softcap: float | None = None,
     packed_lengths: tuple[int, ...] | None = None,
     **kwargs,
@@ -56,7 +56,7 @@ def packed_attention_forward(
     return out.transpose(0, 1).unsqueeze(0).contiguous(), None
 
 
-def _window(module: nn.Module, said: int | None | EllipsisType) -> int | None:
+def _window(module: nn.Module, said: int | EllipsisType | None) -> int | None:
     """The layer's window as the model hands it over.
 
     Some models only draw their window (or chunks) into the mask, which packed rows don't have: those must not run here.

@@ -12,6 +12,7 @@ from torch import nn
 from quatrain import device as hardware
 from quatrain.adapters import adapter_parameters, save_adapter
 from quatrain.errors import QuatrainError
+from quatrain.models import model_summary
 from quatrain.report import write_report
 from quatrain.runlog import (
     CheckpointSaved,
@@ -78,6 +79,8 @@ def train(
     changes = changes_since(folder.config, config) if resume else []
     with ProgressDisplay(enabled=progress) as display:
         setup = build(config, model, tokenizer, display.work)
+        if model is None:
+            display.say(str(model_summary(setup.model)))
         at = load_checkpoint(folder, setup) if resume else Progress()
         # Only now, when all that could be wrong with the new run was looked at, may an old one go.
         folder.create(resume=resume, overwrite=overwrite)

@@ -63,10 +63,10 @@ def _logits(hidden_CH: Tensor, weight_VH: Tensor, bias_V: Tensor | None, scale: 
 def _loss_and_gradient(logits_CV: Tensor, targets_C: Tensor, needs_grad: bool) -> tuple[Tensor, Tensor]:
     """Loss of each row, and softmax − one-hot (the logits themselves when no gradient is needed)."""
     column = targets_C.long().unsqueeze(1)
-    norm_C1 = logits_CV.logsumexp(dim=1, keepdim=True)
-    loss = (norm_C1 - logits_CV.gather(1, column)).squeeze(1)
+    log_p_CV = logits_CV.log_softmax(dim=1)
+    loss = -log_p_CV.gather(1, column).squeeze(1)
     if not needs_grad:
         return loss, logits_CV
-    grad_CV = (logits_CV - norm_C1).exp_()
+    grad_CV = log_p_CV.exp_()
     grad_CV.scatter_add_(1, column, grad_CV.new_full(column.shape, -1.0))
     return loss, grad_CV

@@ -21,6 +21,7 @@ RESULTS = Path(__file__).parent / "results"
 CASES = {
     "cpu_step": "a training step of SmolLM2-135M on two CPU cores, against bitsandbytes + PEFT + transformers",
     "gsm8k": "SmolLM2-135M on GSM8K: perplexity in 16 bits, in NF4, after QLoRA; the loss curve beside the peer's",
+    "gsm8k_float32": "some steps of that training in float32, where rounding hides nothing",
     "kernels": "the dequantize kernel on a GPU, against a plain copy and bitsandbytes",
     "optimizer": "8-bit AdamW, paged and not, against bitsandbytes",
 }

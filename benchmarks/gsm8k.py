@@ -31,38 +31,49 @@ def run() -> dict:
     """Perplexities and both loss curves."""
     folder = folder_16bit()
     plain, tokenizer = load_model(folder, quantization=None)
-    held_out = list(_batches(_rows("test", HELD_OUT), tokenizer))
+    held_out = list(batches_of(rows_of("test", HELD_OUT), tokenizer))
     perplexity = {"16-bit base": _perplexity(plain, held_out)}
     del plain
     model, _ = load_model(folder)
     perplexity["NF4 + double quantization"] = _perplexity(model, held_out)
-    batches = list(_batches(_rows("train", STEPS * ROWS_A_STEP), tokenizer))
-    attach_lora(model, LoraConfig(r=RANK, lora_alpha=ALPHA))
-    start = {name: p.detach().clone() for name, p in adapter_parameters(model).items()}
-    ours = _train_ours(model, batches)
+    batches = list(batches_of(rows_of("train", STEPS * ROWS_A_STEP), tokenizer))
+    start = adapt(model)
+    ours = train_ours(model, batches)
     perplexity["after QLoRA"] = _perplexity(model, held_out)
     dtype = model.dtype
     del model
-    theirs = _train_theirs(folder, batches, start, dtype)
-    worst = max(abs(a - b) / b for a, b in zip(ours, theirs, strict=True))
+    theirs = train_theirs(folder, batches, start, dtype)
     return {
         "case": f"SmolLM2-135M, GSM8K, {STEPS} steps of {ROWS_A_STEP} rows, r = {RANK}, {HELD_OUT} held-out rows",
         "perplexity": perplexity,
+        **compared(ours, theirs),
+    }
+
+
+def compared(ours: list[float], theirs: list[float]) -> dict:
+    """Both curves and how far they are apart."""
+    return {
         "loss_quatrain": ours,
         "loss_peer": theirs,
-        "largest_relative_difference": worst,
+        "largest_relative_difference": max(abs(a - b) / b for a, b in zip(ours, theirs, strict=True)),
         "final_relative_difference": abs(_tail(ours) - _tail(theirs)) / _tail(theirs),
     }
 
 
-def _rows(split: str, count: int) -> DataConfig:
+def adapt(model: Any) -> dict[str, torch.Tensor]:
+    """Attach the adapter; what it starts from, by name, for the peer to start from too."""
+    attach_lora(model, LoraConfig(r=RANK, lora_alpha=ALPHA))
+    return {name: p.detach().clone() for name, p in adapter_parameters(model).items()}
+
+
+def rows_of(split: str, count: int) -> DataConfig:
     fields = {"prompt": "question", "completion": "answer"}
     if folder := os.environ.get("GSM8K"):
         return DataConfig(path=str(Path(folder) / f"{split}.jsonl"), fields=fields, max_rows=count)
     return DataConfig(path="openai/gsm8k", subset="main", split=split, fields=fields, max_rows=count)
 
 
-def _batches(rows: DataConfig, tokenizer: Any):
+def batches_of(rows: DataConfig, tokenizer: Any):
     """Padded batches: the layout that the peer trains on as well."""
     samples = prepare(rows, tokenizer, max_length=MAX_LENGTH).samples
     return Loader(samples, max_length=MAX_LENGTH, batch_size=ROWS_A_STEP, packing=False).epoch(0)
@@ -78,7 +89,7 @@ def _learning_rate(step: int) -> float:
     return LEARNING_RATE * lr_multiplier("cosine", step, warmup_steps=STEPS // 20, total_steps=STEPS)
 
 
-def _train_ours(model: Any, batches: list[MicroBatch]) -> list[float]:
+def train_ours(model: Any, batches: list[MicroBatch]) -> list[float]:
     parameters = list(adapter_parameters(model).values())
     optimizer = AdamW(parameters, lr=LEARNING_RATE)
     objective = Objective(model, packing=False)
@@ -91,7 +102,7 @@ def _train_ours(model: Any, batches: list[MicroBatch]) -> list[float]:
     return losses
 
 
-def _train_theirs(folder: Path, batches: list[MicroBatch], start: dict[str, torch.Tensor], dtype: torch.dtype):
+def train_theirs(folder: Path, batches: list[MicroBatch], start: dict[str, torch.Tensor], dtype: torch.dtype):
     from bitsandbytes.optim.adamw import AdamW8bit
 
     model = load_peer(folder, r=RANK, lora_alpha=ALPHA, checkpointing=False, dtype=dtype)

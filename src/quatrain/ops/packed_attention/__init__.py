@@ -45,4 +45,4 @@ def packed_attention(
             done.append(blockwise.attend(q, k, v, scale))
         else:
             done.append(reference.attend(q, k, v, scale, **options))
-    return torch.cat(done, dim=1)
+    return torch.cat(done, dim=1) if len(done) > 1 else done[0]

@@ -65,7 +65,7 @@ class _BlockwiseAttention(torch.autograd.Function):
         for (start, end), weights_GqE in zip(_blocks(q_GRSD.shape[2]), weights, strict=True):
             q_GqD, dout_GqD = (x[:, :, start:end].flatten(1, 2) for x in (q_GRSD, dout_GRSD))
             dweights_GqE = torch.bmm(dout_GqD, v_GSD[:, :end].mT)
-            dscores_GqE = torch._softmax_backward_data(dweights_GqE, weights_GqE, -1, weights_GqE.dtype)
+            dscores_GqE = torch.ops.aten._softmax_backward_data(dweights_GqE, weights_GqE, -1, weights_GqE.dtype)
             dv_GSD[:, :end] += torch.bmm(weights_GqE.mT, dout_GqD)
             dk_GSD[:, :end] += torch.bmm(dscores_GqE.mT, q_GqD)
             dq_GRSD[:, :, start:end] = torch.bmm(dscores_GqE, k_GSD[:, :end]).unflatten(1, (-1, end - start))

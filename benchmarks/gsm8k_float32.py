@@ -1,7 +1,7 @@
 """The same few QLoRA steps through Quatrain and through bitsandbytes + PEFT, in float32.
 
-In bfloat16 two correct programs drift apart by rounding alone, most in the first steps, where AdamW moves each weight by
-the sign of its gradient. In float32 what remains is what the programs do differently.
+In bfloat16 two correct programs drift apart by rounding alone, most in the first steps, where AdamW moves each weight
+by the sign of its gradient. In float32 what remains is what the programs do differently.
 """
 
 import torch

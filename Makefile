@@ -11,7 +11,7 @@ INSTALLED_FROM := pyproject.toml constraints.txt scripts/bootstrap.sh
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
-demo: $(VENV)/ready ## fine-tune a real model in 4 bits, and measure it before and after (6 minutes on two CPU cores)
+demo: $(VENV)/ready ## fine-tune a real model in 4 bits, and measure it before and after (a few minutes on two CPU cores)
 	model=$$($(PY) scripts/fetch_smollm2.py) && \
 	$(VENV)/bin/quatrain train examples/support_json/config.yaml --overwrite model="$$model"
 	$(VENV)/bin/quatrain report runs/support_json

@@ -63,8 +63,8 @@ def test_decoding_stops_at_the_templates_end_of_turn(loaded, monkeypatch):
     model, _ = loaded
     tokenizer = make_tokenizer()
     tokenizer.eos_token = "<|endoftext|>"
-    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    assert reply_end_ids(tokenizer) == {end, tokenizer.convert_tokens_to_ids("<|endoftext|>")}
+    end, other = tokenizer.encode("<|im_end|><|endoftext|>", add_special_tokens=False)
+    assert reply_end_ids(tokenizer) == {end, other}
     monkeypatch.setattr(model.generation_config, "eos_token_id", None)
     monkeypatch.setattr(model, "get_output_embeddings", lambda: head)
     head, said = model.lm_head, []

@@ -19,6 +19,7 @@ from quatrain.device import name
 
 RESULTS = Path(__file__).parent / "results"
 CASES = {
+    "cpu_attention": "attention of one sample on a CPU, against PyTorch's flash kernel",
     "cpu_step": "a training step of SmolLM2-135M on two CPU cores, against bitsandbytes + PEFT + transformers",
     "gsm8k": "SmolLM2-135M on GSM8K: perplexity in 16 bits, in NF4, after QLoRA; the loss curve beside the peer's",
     "gsm8k_float32": "some steps of that training in float32, where rounding hides nothing",

@@ -71,7 +71,17 @@ def _kernels(result: dict[str, Any]) -> str:
     )
 
 
+def _cpu_attention(result: dict[str, Any]) -> str:
+    head = ["tokens", "Quatrain", "PyTorch", "errors of output, dq, dk, dv: Quatrain", "PyTorch"]
+    rows = []
+    for length, row in result["rows"].items():
+        errors = [", ".join(map(str, row[name]["errors_out_q_k_v"])) for name in ("quatrain", "torch")]
+        rows.append([length, f"{row['quatrain']['ms']} ms", f"{row['torch']['ms']} ms", *errors])
+    return _table(head, rows)
+
+
 _RENDER: dict[str, Callable[[dict[str, Any]], str]] = {
+    "cpu_attention": _cpu_attention,
     "cpu_step": _cpu_step,
     "gsm8k": _gsm8k,
     "gsm8k_float32": _parity,

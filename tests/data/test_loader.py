@@ -67,7 +67,6 @@ def test_packed_samples_have_their_own_positions_and_bounds():
         width = batch.input_ids.shape[1]
         assert bounds[0] == 0 and bounds[-1] == width
         assert width % 64 == 0 or width == SETTINGS["max_length"] * SETTINGS["batch_size"]
-        assert batch.max_seqlen == max(b - a for a, b in pairwise(bounds))
         if bounds[-1] > batch.num_tokens:
             *bounds, _ = bounds
             assert (batch.targets[0, batch.num_tokens :] == IGNORED).all()
@@ -93,7 +92,7 @@ def test_padding_is_masked_by_place_not_by_token():
     assert batch.targets[1 - long_row].tolist() == [7, IGNORED, IGNORED]
     assert batch.attention_mask is not None and batch.cu_seqlens is None
     assert batch.attention_mask[1 - long_row].tolist() == [1, 1, 0]
-    assert (batch.num_tokens, batch.num_supervised, batch.max_seqlen) == (5, 3, 3)
+    assert (batch.num_tokens, batch.num_supervised) == (5, 3)
 
 
 def ids(batches) -> list[list[int]]:
@@ -161,9 +160,3 @@ def test_samples_are_views_and_fingerprints_tell_them_apart():
     flagged = Sample(one.input_ids, np.array([False, True]))
     prints = {Samples(group).fingerprint() for group in ([one, other], [other, one], [flagged, other], [one])}
     assert len(prints) == 4
-
-
-def test_a_batch_moves_as_a_whole():
-    batch = next(Loader(random_samples(5), **SETTINGS).epoch(0)).to("meta")
-    assert batch.input_ids.is_meta and batch.cu_seqlens is not None and batch.cu_seqlens.is_meta
-    assert batch.num_tokens > 0

@@ -20,8 +20,8 @@ from quatrain.runlog import (
     RunFolder,
     RunStarted,
     Sampled,
-    StepDone,
 )
+from tests.events import step
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"' {{ 7*7 }}"
 LONE_SURROGATE = "\ud800"
@@ -78,21 +78,6 @@ def started(text: str = "org/base", total: int = 20) -> RunStarted:
         tokens=98_000,
         supervised_tokens=31_000,
         versions={text: text},
-    )
-
-
-def step(number: int, loss: float = 1.0) -> StepDone:
-    return StepDone(
-        step=number,
-        loss=loss,
-        learning_rate=1e-4,
-        grad_norm=0.5,
-        tokens=512,
-        supervised_tokens=200,
-        seconds=0.5,
-        memory=2**30,
-        peak_memory=2**31,
-        epoch=0.1 * number,
     )
 
 

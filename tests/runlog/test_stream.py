@@ -5,22 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quatrain.errors import CheckpointError
-from quatrain.runlog import CheckpointSaved, EventWriter, Noted, StepDone, read_events, truncate_after
-
-
-def step(number: int, loss: float = 1.0) -> StepDone:
-    return StepDone(
-        step=number,
-        loss=loss,
-        learning_rate=1e-4,
-        grad_norm=0.5,
-        tokens=512,
-        supervised_tokens=200,
-        seconds=0.5,
-        memory=10,
-        peak_memory=20,
-        epoch=0.1 * number,
-    )
+from quatrain.runlog import CheckpointSaved, EventWriter, Noted, read_events, truncate_after
+from tests.events import step
 
 
 def write(path, *events):

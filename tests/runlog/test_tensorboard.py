@@ -2,22 +2,8 @@
 
 import math
 
-from quatrain.runlog import Evaluated, Noted, StepDone, TensorBoardSink
-
-
-def step(number: int, loss: float = 1.0) -> StepDone:
-    return StepDone(
-        step=number,
-        loss=loss,
-        learning_rate=1e-4,
-        grad_norm=0.5,
-        tokens=512,
-        supervised_tokens=200,
-        seconds=0.5,
-        memory=2**30,
-        peak_memory=2**31,
-        epoch=0.1 * number,
-    )
+from quatrain.runlog import Evaluated, Noted, TensorBoardSink
+from tests.events import step
 
 
 def scalars(folder) -> dict[str, list[tuple[int, float]]]:

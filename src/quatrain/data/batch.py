@@ -8,7 +8,7 @@ nothing is learned.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -37,19 +37,12 @@ class MicroBatch:
     position_ids: Int[Tensor, "B T"]
     cu_seqlens: Int[Tensor, " S+1"] | None
     """int32; sample s of a packed row is the tokens ``[cu_seqlens[s], cu_seqlens[s + 1])``. None when padded."""
-    max_seqlen: int
-    """Tokens of the longest sample."""
     attention_mask: Int[Tensor, "B T"] | None
     """1 on tokens, 0 on padding. None when packed."""
     num_tokens: int
     """Tokens of samples, without padding and filling."""
     num_supervised: int
     """Targets that aren't -100."""
-
-    def to(self, device: torch.device | str) -> "MicroBatch":
-        """The same micro-batch with its tensors on a device."""
-        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **tensors)
 
 
 def packed_batch(samples: Sequence[Sample], pad_token_id: int, limit: int) -> MicroBatch:
@@ -64,7 +57,6 @@ def packed_batch(samples: Sequence[Sample], pad_token_id: int, limit: int) -> Mi
         targets=targets[None],
         position_ids=torch.cat([torch.arange(len(sample)) for sample in samples])[None],
         cu_seqlens=torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]).to(torch.int32),
-        max_seqlen=int(lengths.max()),
         attention_mask=None,
         num_tokens=tokens,
         num_supervised=int((targets != IGNORED).sum()),
@@ -87,7 +79,6 @@ def padded_batch(samples: Sequence[Sample], pad_token_id: int, limit: int) -> Mi
         targets=targets,
         position_ids=torch.arange(shape[1]).repeat(len(samples), 1),
         cu_seqlens=None,
-        max_seqlen=longest,
         attention_mask=attention_mask,
         num_tokens=int(attention_mask.sum()),
         num_supervised=int((targets != IGNORED).sum()),

@@ -6,7 +6,6 @@ the step has none. The curves are those of ``transformers`` (``get_linear_schedu
 """
 
 import math
-from dataclasses import dataclass
 
 from quatrain.errors import ConfigError
 
@@ -32,32 +31,7 @@ def lr_multiplier(name: str, step: int, *, warmup_steps: int, total_steps: int) 
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - warmup_steps) / falling_steps)))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """One run's schedule: ``schedule(step)`` is the multiplier of the learning rate."""
-
-    name: str = "linear"
-    """"linear", "cosine" or "constant", after the warmup."""
-    warmup_steps: int = 0
-    """Optimizer steps over which the rate rises from 0."""
-    total_steps: int
-    """Optimizer steps of the whole run, the warmup included."""
-
-    def __post_init__(self) -> None:
-        lr_multiplier(self.name, 0, warmup_steps=0, total_steps=1)
-        if self.total_steps < 1:
-            raise ConfigError(f"total_steps must be at least 1, got {self.total_steps}.")
-        if not 0 <= self.warmup_steps <= self.total_steps:
-            raise ConfigError(
-                f"warmup_steps must be between 0 and the run's {self.total_steps} steps, got {self.warmup_steps}."
-            )
-
-    @classmethod
-    def from_ratio(cls, name: str, *, warmup_ratio: float, total_steps: int) -> "Schedule":
-        """Warm up over this fraction of all steps, rounded up as ``transformers.TrainingArguments`` does."""
-        if not 0.0 <= warmup_ratio <= 1.0:
-            raise ConfigError(f"warmup_ratio is a fraction of all steps, between 0 and 1, got {warmup_ratio}.")
-        return cls(name=name, warmup_steps=math.ceil(total_steps * warmup_ratio), total_steps=total_steps)
-
-    def __call__(self, step: int) -> float:
-        return lr_multiplier(self.name, step, warmup_steps=self.warmup_steps, total_steps=self.total_steps)
+def warmup_steps(ratio: float, total_steps: int) -> int:
+    """Optimizer steps of warmup: the fraction of all steps rounded up, as ``transformers.TrainingArguments`` does it,
+    but never the whole run, whose only step would otherwise have a rate of 0."""
+    return min(math.ceil(ratio * total_steps), total_steps - 1)

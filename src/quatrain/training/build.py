@@ -14,7 +14,7 @@ from quatrain.errors import ConfigError, ModelError
 from quatrain.evaluation import read_task
 from quatrain.models import load_model
 from quatrain.models.objective import Objective
-from quatrain.optim import AdamW, lr_multiplier
+from quatrain.optim import AdamW, lr_multiplier, warmup_steps
 from quatrain.training.config import RunConfig
 
 Progress = Callable[[str, int, int], None]
@@ -55,7 +55,7 @@ class Setup:
 
     def learning_rate(self, step: int) -> float:
         """The rate for the 1-based `step`: a pure function, so that resuming needs no state."""
-        warmup = min(math.ceil(self.config.warmup_ratio * self.total_steps), self.total_steps - 1)
+        warmup = warmup_steps(self.config.warmup_ratio, self.total_steps)
         factor = lr_multiplier(
             self.config.lr_scheduler_type, step - 1, warmup_steps=warmup, total_steps=self.total_steps
         )

@@ -74,6 +74,8 @@ def train(
     Raises:
         QuatrainError: a typed error that says rule, value and remedy.
     """
+    if model is not None:
+        config = described_base(config, model)
     folder = RunFolder(Path(config.output_dir))
     folder.check(resume=resume, overwrite=overwrite)
     changes = changes_since(folder.config, config) if resume else []
@@ -86,7 +88,7 @@ def train(
         folder.create(resume=resume, overwrite=overwrite)
         if resume:
             truncate_after(folder.events, at.step)
-        write_config(config if model is None else described_base(config, model), folder.config)
+        write_config(config, folder.config)
         display.show(setup.data.summary)
         with (
             TensorBoardSink(folder.tensorboard, at.step if resume else None) as board,
@@ -111,15 +113,9 @@ class _Run:
         stop: StopRequest,
         at: Progress,
     ):
-        self.setup, self.folder, self.writer, self.measure, self.stop, self.at = (
-            setup,
-            folder,
-            writer,
-            measure,
-            stop,
-            at,
-        )
-        self.config = setup.config
+        self.setup, self.config, self.folder = setup, setup.config, folder
+        self.writer, self.measure, self.stop = writer, measure, stop
+        self.at = at
         self.parameters = list(adapter_parameters(setup.model).values())
         self.failed_in_a_row = 0
         self.unlogged: list[tuple[StepResult, float]] = []

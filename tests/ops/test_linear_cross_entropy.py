@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from quatrain.ops.linear_cross_entropy import linear_cross_entropy, reference
+from quatrain.ops.linear_cross_entropy import chunked, linear_cross_entropy
 
 
 def whole(hidden, weight, targets, bias=None, logit_scale=1.0, softcap=None):
@@ -22,7 +22,7 @@ def whole(hidden, weight, targets, bias=None, logit_scale=1.0, softcap=None):
     [{}, {"bias_V": torch.randn(101)}, {"logit_scale": 0.25}, {"softcap": 3.0}, {"softcap": 2.0, "logit_scale": 3.0}],
 )
 def test_equals_the_whole_computation(rows, tokens, extra, monkeypatch):
-    monkeypatch.setattr(reference, "_CPU_CHUNK", rows * 101)
+    monkeypatch.setattr(chunked, "_CPU_CHUNK", rows * 101)
     hidden = torch.randn(tokens, 32, requires_grad=True)
     weight, targets = torch.randn(101, 32), torch.randint(0, 101, (tokens,))
     expected = whole(hidden, weight, targets, extra.get("bias_V"), extra.get("logit_scale", 1.0), extra.get("softcap"))

@@ -1,0 +1,95 @@
+"""Dropout whose mask is computed, never stored: forward and backward draw the same numbers again.
+
+A stored mask costs a byte per element and adapter (PyTorch's) or an eighth of one (bits), in memory that training
+doesn't have; the random numbers of a counter-based generator cost a few integer operations and no memory at all. The
+generator is Philox-4x32-10, as in PyTorch's own CUDA dropout and in ``triton.language.philox``: ten rounds that turn a
+counter of four 32-bit words, under a key of two, into four words of random bits.
+
+The mask of one element is a function of (seed, stream, row t, column k) alone, hence independent of tiles, devices and
+of who asks:
+
+    key      low and high half of the seed
+    counter  (k // 8, t, stream, 0)
+    bits     the four words, lowest first, are eight numbers of 16 bits; element k owns number k % 8
+    kept     where its number is at least round(p · 65536)
+
+Eight elements share a call, because a call for each, as in ``tl.rand``, would take several times as long as reading the
+element. Sixteen bits realize p to within 1/131072, and kept elements are scaled by the inverse of the realized
+probability, so that the expectation is exact.
+
+Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from quatrain.errors import AdapterError
+
+NUMBERS = 1 << 16
+"""How many values the number of an element can take."""
+GROUP = 8
+"""Consecutive columns that share one call of the generator."""
+
+_WORD = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+
+
+class Dropout(NamedTuple):
+    """What the masks of one group of adapters (those that share an input) are made of."""
+
+    p: float
+    """Probability that an element is dropped, 0 ≤ p < 1."""
+    seed: Int[Tensor, "1"]
+    """int64 [1] on the tensors' device, so that a captured graph draws new masks when it changes."""
+    first_stream: int
+    """Adapter i of the group draws from stream ``first_stream + i``, 0 ≤ stream < 2³²."""
+
+    @property
+    def threshold(self) -> int:
+        """Numbers below it drop their element."""
+        return round(self.p * NUMBERS)
+
+    @property
+    def scale(self) -> float:
+        """What kept elements are multiplied by: 1/(1-p), for the p that 16 bits realize."""
+        return NUMBERS / (NUMBERS - self.threshold)
+
+
+def check_dropout(dropout: Dropout) -> None:
+    if not 0 <= dropout.p < 1 or dropout.threshold == NUMBERS:
+        raise AdapterError(f"lora_dropout must be at least 0 and below 1, got {dropout.p}.")
+    if dropout.seed.dtype != torch.int64 or dropout.seed.numel() != 1:
+        raise AdapterError(
+            f"The seed of dropout must be an int64 tensor of one element, got {dropout.seed.dtype} of shape "
+            f"{tuple(dropout.seed.shape)}. Make it with torch.tensor([seed], device=...)."
+        )
+
+
+def keep_mask(dropout: Dropout, adapter: int, rows: int, columns: int) -> Tensor:
+    """bool [rows, columns], on the seed's device: which elements the group's ``adapter`` keeps."""
+    device = dropout.seed.device
+    groups = -(-columns // GROUP)
+    t_T1 = torch.arange(rows, device=device)[:, None].expand(rows, groups)
+    group_1G = torch.arange(groups, device=device)[None, :].expand(rows, groups)
+    stream = torch.full_like(t_T1, dropout.first_stream + adapter)
+    words = _philox((group_1G, t_T1, stream, torch.zeros_like(t_T1)), dropout.seed)
+    numbers = torch.stack([half for word in words for half in (word & 0xFFFF, word >> 16)], dim=-1)
+    return (numbers >= dropout.threshold).view(rows, groups * GROUP)[:, :columns]
+
+
+def _philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Philox-4x32-10. Words are int64 from 0 to 2³² - 1: PyTorch can't shift and multiply unsigned integers."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = seed & _WORD, (seed >> 32) & _WORD
+    for _ in range(_ROUNDS):
+        # A product may pass 2^63 and wrap; its 64 bits are right, and the masks drop the sign.
+        product0, product2 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1 = (product2 >> 32) & _WORD ^ c1 ^ k0, product2 & _WORD
+        c2, c3 = (product0 >> 32) & _WORD ^ c3 ^ k1, product0 & _WORD
+        k0, k1 = (k0 + _KEY_STEPS[0]) & _WORD, (k1 + _KEY_STEPS[1]) & _WORD
+    return c0, c1, c2, c3

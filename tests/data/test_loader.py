@@ -67,16 +67,29 @@ def test_packed_samples_have_their_own_positions_and_bounds():
         width = batch.input_ids.shape[1]
         assert bounds[0] == 0 and bounds[-1] == width
         assert width % 64 == 0 or width == SETTINGS["max_length"] * SETTINGS["batch_size"]
-        if bounds[-1] > batch.num_tokens:
-            *bounds, _ = bounds
-            assert (batch.targets[0, batch.num_tokens :] == IGNORED).all()
-            assert batch.position_ids[0, batch.num_tokens :].tolist() == list(range(width - batch.num_tokens))
-        assert bounds[-1] == batch.num_tokens
+        filled = bounds.index(batch.num_tokens)
+        assert (batch.targets[0, batch.num_tokens :] == IGNORED).all()
+        for a, b in pairwise(bounds[filled:]):
+            assert b - a <= batch.longest
+            assert batch.position_ids[0, a:b].tolist() == list(range(b - a))
+        bounds = bounds[: filled + 1]
+        assert max(b - a for a, b in pairwise(bounds)) <= batch.longest
         for a, b in pairwise(bounds):
             sample = starts[int(batch.input_ids[0, a])]
             assert batch.input_ids[0, a:b].tolist() == sample.input_ids.tolist()
             assert batch.position_ids[0, a:b].tolist() == list(range(len(sample)))
             assert batch.targets[0, b - 1] == IGNORED
+
+
+def test_rows_of_a_fixed_number_of_tokens():
+    samples = random_samples(30)
+    capacity = SETTINGS["max_length"] * SETTINGS["batch_size"]
+    for chosen, expected in ((samples, capacity), (Samples([samples[0]]), 64)):
+        loader = Loader(chosen, **SETTINGS, fixed_tokens=True)
+        assert {batch.input_ids.shape[1] for batch in loader.epoch(0)} == {min(expected, capacity)}
+    fixed, free = (Loader(samples, **SETTINGS, fixed_tokens=fixed) for fixed in (True, False))
+    for one, other in zip(fixed.epoch(0), free.epoch(0), strict=True):
+        assert one.input_ids[0, : one.num_tokens].tolist() == other.input_ids[0, : other.num_tokens].tolist()
 
 
 def test_padding_is_masked_by_place_not_by_token():

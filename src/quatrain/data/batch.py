@@ -2,9 +2,10 @@
 
 Shapes: B rows, T tokens of a row, S samples.
 
-T is rounded up to a multiple of 64: libraries prepare code for every new shape and keep it, and allocators leave holes
-when shapes never repeat. The few places behind the last sample of a packed row are a sample of their own, on which
-nothing is learned.
+T repeats from batch to batch: libraries prepare code for every new shape and keep it, allocators leave holes when
+shapes never repeat, and a recorded sequence of kernels (a CUDA graph) has only one. It is a multiple of 64, or, where
+the loader is asked for it, always the same. The places behind the last sample of a packed row are samples of their own,
+on which nothing is learned.
 """
 
 from collections.abc import Sequence
@@ -39,17 +40,21 @@ class MicroBatch:
     """int32; sample s of a packed row is the tokens ``[cu_seqlens[s], cu_seqlens[s + 1])``. None when padded."""
     attention_mask: Int[Tensor, "B T"] | None
     """1 on tokens, 0 on padding. None when packed."""
+    longest: int
+    """No sample has more tokens: the same number for all batches of a loader, so that nothing depends on the data."""
     num_tokens: int
     """Tokens of samples, without padding and filling."""
     num_supervised: int
     """Targets that aren't -100."""
 
 
-def packed_batch(samples: Sequence[Sample], pad_token_id: int, limit: int) -> MicroBatch:
-    """All samples one after the other in a single row of at most `limit` tokens, positions restarting with each."""
-    tokens = sum(len(sample) for sample in samples)
-    if behind := _repeating(tokens, limit) - tokens:
-        samples = [*samples, _filler(behind, pad_token_id)]
+def packed_batch(samples: Sequence[Sample], pad_token_id: int, *, tokens: int, longest: int) -> MicroBatch:
+    """All samples one after the other in a single row of `tokens` tokens, positions restarting with each.
+
+    No sample has more than `longest` tokens; what fills the row up is cut into pieces of that size too.
+    """
+    learnable = sum(len(sample) for sample in samples)
+    samples = [*samples, *_fillers(tokens - learnable, longest, pad_token_id)]
     lengths = torch.tensor([len(sample) for sample in samples])
     targets = torch.cat([_targets(sample) for sample in samples])
     return MicroBatch(
@@ -58,7 +63,8 @@ def packed_batch(samples: Sequence[Sample], pad_token_id: int, limit: int) -> Mi
         position_ids=torch.cat([torch.arange(len(sample)) for sample in samples])[None],
         cu_seqlens=torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]).to(torch.int32),
         attention_mask=None,
-        num_tokens=tokens,
+        longest=longest,
+        num_tokens=learnable,
         num_supervised=int((targets != IGNORED).sum()),
     )
 
@@ -66,7 +72,7 @@ def packed_batch(samples: Sequence[Sample], pad_token_id: int, limit: int) -> Mi
 def padded_batch(samples: Sequence[Sample], pad_token_id: int, limit: int) -> MicroBatch:
     """One sample a row, padded on the right to the longest (and a little more, see above) but not beyond `limit`."""
     longest = max(len(sample) for sample in samples)
-    shape = (len(samples), _repeating(longest, limit))
+    shape = (len(samples), rounded(longest, limit))
     input_ids = torch.full(shape, pad_token_id)
     targets = torch.full(shape, IGNORED)
     attention_mask = torch.zeros(shape, dtype=torch.int64)
@@ -80,18 +86,20 @@ def padded_batch(samples: Sequence[Sample], pad_token_id: int, limit: int) -> Mi
         position_ids=torch.arange(shape[1]).repeat(len(samples), 1),
         cu_seqlens=None,
         attention_mask=attention_mask,
+        longest=shape[1],
         num_tokens=int(attention_mask.sum()),
         num_supervised=int((targets != IGNORED).sum()),
     )
 
 
-def _repeating(length: int, limit: int) -> int:
+def rounded(length: int, limit: int) -> int:
     """The next multiple of 64, or the limit where that is nearer."""
     return min(-(-length // _MULTIPLE) * _MULTIPLE, limit)
 
 
-def _filler(length: int, pad_token_id: int) -> Sample:
-    return Sample(np.full(length, pad_token_id, dtype=np.int32), np.zeros(length, dtype=np.bool_))
+def _fillers(tokens: int, longest: int, pad_token_id: int) -> list[Sample]:
+    pieces = [min(longest, tokens - start) for start in range(0, tokens, longest)]
+    return [Sample(np.full(n, pad_token_id, dtype=np.int32), np.zeros(n, dtype=np.bool_)) for n in pieces]
 
 
 def _ids(sample: Sample) -> Tensor:

@@ -7,7 +7,7 @@ A checkpoint that holds these two resumes with the very next micro-batch, withou
 from collections.abc import Iterator
 from typing import Any
 
-from quatrain.data.batch import MicroBatch, packed_batch, padded_batch
+from quatrain.data.batch import MicroBatch, packed_batch, padded_batch, rounded
 from quatrain.data.packing import packed_epoch, padded_epoch
 from quatrain.data.samples import Samples
 from quatrain.errors import CheckpointError, DataError
@@ -21,6 +21,7 @@ class Loader:
         max_length: the most tokens of a sample.
         batch_size: samples of a padded micro-batch; a packed one has at most ``max_length * batch_size`` tokens.
         packing: whether samples share rows.
+        fixed_tokens: give every packed row the same number of tokens: as many as fit, or as there are.
         pad_token_id: what fills a row; any id will do, as it is masked or a sample of its own.
         seed: of the shuffling.
 
@@ -29,13 +30,22 @@ class Loader:
     """
 
     def __init__(
-        self, samples: Samples, *, max_length: int, batch_size: int, packing: bool, pad_token_id: int = 0, seed: int = 0
+        self,
+        samples: Samples,
+        *,
+        max_length: int,
+        batch_size: int,
+        packing: bool,
+        fixed_tokens: bool = False,
+        pad_token_id: int = 0,
+        seed: int = 0,
     ) -> None:
         if len(samples) == 0:
             raise DataError("A loader needs at least one sample.")
         if int(samples.lengths.max()) > max_length:
             raise DataError(f"`max_length` is {max_length}, but a sample has {int(samples.lengths.max())} tokens.")
         self._samples = samples
+        self._fixed_tokens = fixed_tokens
         self._pad_token_id = pad_token_id
         self._identity = {
             "seed": seed,
@@ -111,7 +121,10 @@ class Loader:
 
     def _build(self, indices: list[int]) -> MicroBatch:
         chosen = [self._samples[index] for index in indices]
-        longest = self._identity["max_length"]
-        if self._identity["packing"]:
-            return packed_batch(chosen, self._pad_token_id, longest * self._identity["batch_size"])
-        return padded_batch(chosen, self._pad_token_id, longest)
+        limit = self._identity["max_length"]
+        if not self._identity["packing"]:
+            return padded_batch(chosen, self._pad_token_id, limit)
+        capacity = limit * self._identity["batch_size"]
+        longest = rounded(int(self._samples.lengths.max()), limit)
+        filled = self._samples.lengths if self._fixed_tokens else self._samples.lengths[indices]
+        return packed_batch(chosen, self._pad_token_id, tokens=rounded(int(filled.sum()), capacity), longest=longest)

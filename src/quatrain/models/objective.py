@@ -49,7 +49,12 @@ class Batch(Protocol):
 
     @property
     def cu_seqlens(self) -> Tensor | None:
-        """[S + 1]: where each sample of a packed row begins, and the row's end; None when padded."""
+        """int32 [S + 1]: where each sample of a packed row begins, and the row's end; None when padded."""
+        ...
+
+    @property
+    def longest(self) -> int:
+        """No sample has more tokens."""
         ...
 
 

@@ -1,0 +1,98 @@
+"""All blocks of a model, run forward and backward without autograd."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from quatrain.blocks.backward import backward
+from quatrain.blocks.block import DecoderBlock
+from quatrain.blocks.flat_adapter import FlatAdapter
+from quatrain.blocks.kept import Kept, Row, there
+from quatrain.blocks.policy import Policy
+from quatrain.blocks.rotary_tables import RotaryTables
+from quatrain.blocks.spec import BlockModules, BlockSpec
+from quatrain.blocks.store import ActivationStore
+from quatrain.blocks.workspace import Workspace
+from quatrain.ops.rms_norm import rms_norm, rms_norm_backward
+
+
+class BlockStack:
+    """A decoder without embedding and head.
+
+    Args:
+        blocks: spec and modules of each block, from first to last.
+        final_norm: the RMSNorm behind the last one.
+        tables: rotary tables.
+        device, dtype: where and in what the blocks compute.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[tuple[BlockSpec, BlockModules]],
+        final_norm,
+        tables: RotaryTables,
+        device: torch.device,
+        dtype: torch.dtype,
+    ):
+        self.workspace = Workspace(device, dtype)
+        self.blocks = [
+            DecoderBlock(spec, modules, index, self.workspace, tables) for index, (spec, modules) in enumerate(blocks)
+        ]
+        self.final_norm = final_norm
+        self.adapter = FlatAdapter([product for block in self.blocks for product in block.products])
+        self._store = ActivationStore(device)
+
+    def set_policy(self, policy: Policy | Callable[[int], Policy]) -> None:
+        """One policy for all blocks, or a function of the block's index."""
+        for index, block in enumerate(self.blocks):
+            block.policy = policy if isinstance(policy, Policy) else policy(index)
+
+    @property
+    def dropout(self) -> bool:
+        """Whether any adapter has dropout, so that training needs a seed."""
+        return any(product.dropout_p for block in self.blocks for product in block.products)
+
+    def refresh(self) -> None:
+        """Take the adapters' current values over; before the first forward after an update."""
+        for block in self.blocks:
+            for product in block.products:
+                product.refresh()
+
+    def forward(self, embedded_TH: Tensor, row: Row, *, for_backward: bool) -> tuple[Tensor, Tensor]:
+        """(normalized hidden states [T, H], hidden states before the final norm [T, H]).
+
+        With `for_backward` the blocks' tensors are kept as their policies say until `backward` has used them.
+        """
+        residual, branch = embedded_TH, None
+        for index, block in enumerate(self.blocks):
+            kept = Kept()
+            residual, branch = block.forward(residual, branch, row, kept)
+            if for_backward:
+                self._store.put(index, kept, block.policy)
+        last = torch.empty_like(residual)
+        spec = self.blocks[-1].spec
+        hidden, _ = rms_norm(
+            there(branch),
+            self.final_norm.weight,
+            eps=spec.norm_eps,
+            offset=spec.norm_offset,
+            residual_TH=residual,
+            sum_out=last,
+        )
+        return hidden, last
+
+    def backward(self, dhidden_TH: Tensor, last_TH: Tensor, row: Row) -> None:
+        """Add the adapters' gradients to their `.grad`.
+
+        Args:
+            dhidden_TH: gradient of the normalized hidden states; overwritten. last_TH: as `forward` returned it.
+        """
+        spec, norm = self.blocks[-1].spec, self.final_norm
+        scratch = self.workspace.get("branch", *last_TH.shape)
+        _, rstd_T = rms_norm(last_TH, norm.weight, eps=spec.norm_eps, offset=spec.norm_offset, out=scratch)
+        d_TH = rms_norm_backward(dhidden_TH, last_TH, norm.weight, rstd_T, offset=spec.norm_offset, out=dhidden_TH)
+        for index in reversed(range(len(self.blocks))):
+            kept = self._store.get(index)
+            self._store.fetch(index - 1)
+            backward(self.blocks[index], d_TH, row, kept, input_needs_gradient=index > 0)

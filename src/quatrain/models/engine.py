@@ -1,0 +1,125 @@
+"""The training step on blocks that we own: loss and adapter gradients of a micro-batch, without autograd.
+
+    ids ─► embedding ─► blocks ─► final norm ─► head and loss, with their gradient ─► blocks backward
+
+The head sees supervised tokens only and makes its gradient at once, so the whole logits never exist. Nothing waits for
+the device: sizes that depend on the data (how many tokens are supervised) are known on the host already.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from quatrain.adapters import adapter_layers
+from quatrain.blocks import BlockStack, Policy, Row
+from quatrain.errors import ModelError
+from quatrain.models.families import ModelSpec, adapted_linears, describe
+from quatrain.ops.block_attention import Segments
+from quatrain.ops.linear_cross_entropy import linear_cross_entropy_with_gradient
+
+if TYPE_CHECKING:
+    from quatrain.models.objective import Batch
+
+IGNORED = -100
+_FEWEST_SLOTS = 64
+
+
+class Engine:
+    """Runs a causal language model of the Llama family, adapted or not.
+
+    Args:
+        model: its modules, with whatever adapters they carry now, are read once; attach or detach, and the engine has
+            to be made anew. The adapters' parameters become views of one buffer.
+
+    Raises:
+        ModelError: the model has something that the blocks don't compute.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+        self.spec: ModelSpec = describe(model)
+        _check_adapters(model, self.spec)
+        weight = self.spec.final_norm.weight
+        self.device = weight.device
+        dtype: torch.dtype = model.dtype  # pyright: ignore
+        self.stack = BlockStack(self.spec.blocks, self.spec.final_norm, self.spec.tables, self.device, dtype)
+        self._seed = torch.zeros(1, dtype=torch.int64, device=self.device)
+
+    def set_policy(self, policy: Policy) -> None:
+        """What all blocks keep for their backward."""
+        self.stack.set_policy(policy)
+
+    @torch.no_grad()
+    def loss(self, batch: "Batch") -> Tensor:
+        """Sum of the loss over the batch's supervised tokens, float32 scalar."""
+        self.stack.refresh()
+        hidden_TH, _ = self._hidden(batch, for_backward=False)
+        return self._head(hidden_TH, batch, None)
+
+    @torch.no_grad()
+    def accumulate(self, batch: "Batch") -> Tensor:
+        """As `loss`, and add its gradient to each adapter parameter's `.grad`."""
+        self.stack.refresh()
+        self.stack.adapter.attach_gradients()
+        row = self._row(batch)
+        hidden_TH, last_TH = self.stack.forward(self._embed(batch), row, for_backward=True)
+        dhidden_TH = torch.zeros_like(hidden_TH)
+        loss = self._head(hidden_TH, batch, dhidden_TH)
+        self.stack.backward(dhidden_TH, last_TH, row)
+        return loss
+
+    def _hidden(self, batch: "Batch", *, for_backward: bool) -> tuple[Tensor, Tensor]:
+        return self.stack.forward(self._embed(batch), self._row(batch), for_backward=for_backward)
+
+    def _embed(self, batch: "Batch") -> Tensor:
+        return self.spec.embedding(batch.input_ids.view(-1).to(self.device, non_blocking=True))
+
+    def _row(self, batch: "Batch") -> Row:
+        seed = None
+        if self.model.training and self.stack.dropout:
+            seed = self._seed.copy_(torch.randint(1 << 62, (1,)), non_blocking=True)
+        positions = batch.position_ids.reshape(-1).to(self.device, non_blocking=True)
+        return Row(positions, Segments(ends_of(batch).to(self.device, non_blocking=True), batch.longest), seed)
+
+    def _head(self, hidden_TH: Tensor, batch: "Batch", dhidden_TH: Tensor | None) -> Tensor:
+        """The loss; the gradient of hidden states goes to `dhidden_TH`, which holds zeros."""
+        targets = batch.targets.view(-1)
+        index = (targets != IGNORED).nonzero().view(-1)
+        targets = targets[index].to(self.device, non_blocking=True)
+        index = index.to(self.device, non_blocking=True)
+        head: Any = self.spec.head
+        loss, gradient = linear_cross_entropy_with_gradient(
+            hidden_TH.index_select(0, index),
+            head.weight,
+            targets,
+            bias_V=getattr(head, "bias", None),
+            logit_scale=self.spec.logit_scale,
+            softcap=self.spec.logit_softcap,
+        )
+        if dhidden_TH is not None:
+            dhidden_TH.index_copy_(0, index, gradient)
+        return loss
+
+
+def ends_of(batch: "Batch") -> Tensor:
+    """int32 [S + 1] on the host: 0 and the end of each sample, padded ones (a row each) included.
+
+    S is a power of two, so that shapes seldom change; slots after the last sample repeat its end.
+    """
+    rows, tokens = batch.input_ids.shape
+    ends = batch.cu_seqlens
+    if ends is None:
+        ends = torch.arange(0, (rows + 1) * tokens, tokens, dtype=torch.int32)
+    slots = max(_FEWEST_SLOTS, 1 << (len(ends) - 2).bit_length())
+    return torch.cat([ends, ends[-1:].expand(slots + 1 - len(ends))])
+
+
+def _check_adapters(model: nn.Module, spec: ModelSpec) -> None:
+    inside = set(adapted_linears(spec))
+    outside = [name for name, layer in adapter_layers(model).items() if layer not in inside]
+    if outside:
+        raise ModelError(f"{outside[0]} carries an adapter, but lies outside of the blocks")
+    rates = {linear.lora_dropout for linear in inside}
+    if len(rates) > 1:
+        raise ModelError(f"adapters have different dropout rates: {sorted(rates)}")

@@ -16,7 +16,7 @@ def check_forward(
     softcap: float | None,
     o_TAD: Tensor | None,
 ) -> None:
-    tokens, heads, size = q_TAD.shape
+    tokens, heads, _ = q_TAD.shape
     groups = k_TGD.shape[1]
     if q_TAD.dtype not in FLOATS:
         raise ValueError(f"q must be float32, bfloat16 or float16, got {q_TAD.dtype}. Convert it first.")

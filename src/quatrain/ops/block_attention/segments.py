@@ -9,7 +9,7 @@ from torch import Tensor
 class Segments(NamedTuple):
     """The samples of a row of T tokens, end to end; every token belongs to one (a padded tail is a sample as well)."""
 
-    ends: Int32[Tensor, " slots+1"]
+    ends: Int32[Tensor, " ends"]
     """int32 [S + 1] on the row's device: 0, then where each sample ends. Slots after the last sample repeat T, so that
     S, and with it every shape and every launch, is the same for each micro-batch."""
     max_length: int

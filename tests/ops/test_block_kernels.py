@@ -94,6 +94,26 @@ def test_dequantize_4bit(double_quant, block_size, dtype):
         assert torch.equal(out, as_stored_by_the_device(exact, dtype))
 
 
+@pytest.mark.parametrize("twin", [dequantize_4bit_reference, dequantize_4bit_kernel], ids=["reference", "kernel"])
+@pytest.mark.parametrize(
+    ("shape", "block_size"),
+    [((5, 4096), 64), ((70, 192), 64), ((3, 64), 32), ((1, 64), 64), ((33, 100), 64), ((9, 64), 128)],
+    ids=str,
+)
+def test_dequantize_4bit_into_rows_that_lie_apart(shape, block_size, twin):
+    rows, columns = shape
+    codes, scales = quantize_4bit_reference.quantize_4bit(
+        values(rows * columns), quant_type="nf4", block_size=block_size
+    )
+    options = {"numel": rows * columns, "quant_type": "nf4", "block_size": block_size, "dtype": torch.float32}
+    scratch = torch.full((rows + 1, columns + 48), float("nan"), device=DEVICE)
+    out = scratch[:rows, 16 : 16 + columns]
+    twin.dequantize_4bit(codes, scales, out=out, **options)
+    expected = dequantize_4bit_reference.dequantize_4bit(codes, scales, **options)
+    assert torch.equal(out, expected.view(shape))
+    assert scratch.isnan().sum() == scratch.numel() - out.numel()
+
+
 def test_a_value_that_is_not_finite_shows_in_its_scale():
     for bad in (float("nan"), float("inf")):
         x = values(300)

@@ -73,6 +73,26 @@ def test_dequantize_gives_the_type_asked_for_or_the_original_one():
     assert torch.equal(weight.dequantize(out=out), exact.bfloat16()) and torch.equal(out, exact.bfloat16())
 
 
+def test_dequantize_writes_into_what_is_given():
+    """Of any shape when contiguous; a matrix also beside other columns, which stay as they are."""
+    x = torch.randn(3, 5, 7)
+    weight, out = quantize_4bit(x), torch.full_like(x, float("nan"))
+    assert torch.equal(weight.dequantize(out=out), weight.dequantize()) and not out.isnan().any()
+    for columns in (128, 50):
+        weight = quantize_4bit(torch.randn(6, columns))
+        scratch = torch.full((6, columns + 3), float("nan"), dtype=torch.bfloat16)
+        assert torch.equal(weight.dequantize(out=scratch[:, :columns]), weight.dequantize(torch.bfloat16))
+        assert scratch[:, columns:].isnan().all()
+
+
+def test_out_must_fit():
+    weight = quantize_4bit(torch.randn(6, 64))
+    wide = torch.empty(6, 128)
+    for out in (torch.empty(64, 6), torch.empty(64, 6).T, wide[:, ::2], wide[:1, :64].expand(6, 64)):
+        with pytest.raises(QuantizationError, match="out must"):
+            weight.dequantize(out=out)
+
+
 def test_a_view_is_quantized_in_its_own_order():
     x = torch.randn(60, 50)
     assert torch.equal(quantize_4bit(x.T).dequantize(), quantize_4bit(x.T.contiguous()).dequantize())

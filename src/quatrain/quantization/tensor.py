@@ -12,6 +12,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from quatrain.errors import QuantizationError
 from quatrain.ops.dequantize_4bit import NESTED_BLOCK_SIZE, NestedScales, dequantize_4bit
 from quatrain.ops.quantize_4bit import quantize_4bit as quantize_blocks
 from quatrain.ops.quantize_8bit import quantize_8bit
@@ -57,10 +58,17 @@ class QuantizedTensor:
         return 8 * self.nbytes / self.numel
 
     def dequantize(self, dtype: torch.dtype | None = None, *, out: Tensor | None = None) -> Tensor:
-        """The tensor [shape] in ``dtype`` (its original one by default); ``out``, contiguous [shape], receives it."""
+        """The tensor [shape] in ``dtype`` (its original one by default).
+
+        ``out`` [shape] receives it: contiguous, or a matrix whose rows may lie any distance apart.
+        """
         nested = None
         if self.nested_scales is not None and self.offset is not None:
             nested = NestedScales(self.nested_scales, self.offset)
+        if out is not None and out.shape != self.shape:
+            raise QuantizationError(
+                f"out must have the tensor's shape {list(self.shape)}, got {list(out.shape)}. Pass such a view."
+            )
         return dequantize_4bit(
             self.codes,
             self.scales,
@@ -69,7 +77,7 @@ class QuantizedTensor:
             block_size=self.block_size,
             dtype=dtype or (self.dtype if out is None else out.dtype),
             nested=nested,
-            out=None if out is None else out.view(-1),
+            out=out.view(-1) if out is not None and out.is_contiguous() else out,  # of any number of dimensions
         ).view(self.shape)
 
     def to(self, device: torch.device | str) -> "QuantizedTensor":

@@ -34,13 +34,14 @@ def dequantize_4bit(
     block_size: int = 64,
     dtype: torch.dtype = torch.float32,
     nested: NestedScales | None = None,
-    out: Float[Tensor, " numel"] | None = None,
-) -> Float[Tensor, " numel"]:
+    out: Float[Tensor, " numel"] | Float[Tensor, "rows columns"] | None = None,
+) -> Float[Tensor, " numel"] | Float[Tensor, "rows columns"]:
     """``codebook[codes] · scales`` [numel], multiplied in float32 and rounded once to ``dtype``.
 
     ``codes`` is uint8 [⌈numel/2⌉], the even element in the high nibble. ``scales`` [⌈numel/block_size⌉] is float32,
-    or, with ``nested``, the uint8 codes of double quantization. ``out``, contiguous [numel] of ``dtype``, receives
-    the result and is returned.
+    or, with ``nested``, the uint8 codes of double quantization. ``out``, of ``dtype``, receives the result and is
+    returned: contiguous [numel], or a matrix of numel elements whose rows may lie any distance apart, as in a scratch
+    that has room for an adapter's columns beside the weight's.
 
     Raises QuantizationError if sizes and types don't fit together.
     """
@@ -48,17 +49,26 @@ def dequantize_4bit(
     check_block_size(block_size)
     check_float("dtype", dtype)
     _check_sizes(codes, scales, numel, block_size, nested)
-    if out is not None and (out.shape != (numel,) or out.dtype != dtype or not out.is_contiguous()):
-        raise QuantizationError(
-            f"out must be contiguous [{numel}] of {dtype}, got {list(out.shape)} of {out.dtype}. Pass a flat view."
-        )
+    if out is not None:
+        _check_out(out, numel, dtype)
     if use_triton(codes):
         from . import triton as twin
     else:
         twin = reference
-    return twin.dequantize_4bit(
-        codes, scales, numel=numel, quant_type=quant_type, block_size=block_size, dtype=dtype, nested=nested, out=out
+    target = out.view(-1) if out is not None and out.is_contiguous() else out
+    result = twin.dequantize_4bit(
+        codes, scales, numel=numel, quant_type=quant_type, block_size=block_size, dtype=dtype, nested=nested, out=target
     )
+    return result if out is None else out
+
+
+def _check_out(out: Tensor, numel: int, dtype: torch.dtype) -> None:
+    has_rows = out.dim() == 2 and out.stride(1) == 1 and out.stride(0) >= out.shape[1]
+    if out.numel() != numel or out.dtype != dtype or not (out.is_contiguous() or has_rows):
+        raise QuantizationError(
+            f"out must be {numel} elements of {dtype}, contiguous or a matrix of contiguous rows, got "
+            f"{list(out.shape)} of {out.dtype} with strides {out.stride()}. Pass a flat view or an untransposed matrix."
+        )
 
 
 def _check_sizes(codes: Tensor, scales: Tensor, numel: int, block_size: int, nested: NestedScales | None) -> None:

@@ -35,6 +35,11 @@ def dequantize_4bit(
     out: Tensor | None = None,
 ) -> Tensor:
     """See :func:`quatrain.ops.dequantize_4bit.dequantize_4bit`; no argument is checked here."""
+    if out is not None and out.dim() == 2:
+        flat = dequantize_4bit(
+            codes, scales, numel=numel, quant_type=quant_type, block_size=block_size, dtype=dtype, nested=nested
+        )
+        return out.copy_(flat.view(out.shape))
     if nested is not None:
         scales = undo_double_quantization(scales, nested.scales, nested.offset)
     if out is None:

@@ -80,6 +80,8 @@ def gated_activation_backward_(
 def _check(gate_up_TF2: Tensor, activation: str, half_TF: Tensor | None, name: str) -> None:
     if activation not in ACTIVATIONS:
         raise ModelError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}.")
+    if gate_up_TF2.shape[1] % 2:
+        raise ValueError(f"gate_up_TF2's width must be even, got {gate_up_TF2.shape[1]}. Gate and up lie side by side.")
     if half_TF is not None and gate_up_TF2.shape[1] != 2 * half_TF.shape[1]:
         raise ValueError(
             f"gate_up_TF2 must be twice as wide as {name}, got {gate_up_TF2.shape[1]} and {half_TF.shape[1]} columns. "

@@ -40,6 +40,7 @@ def rms_norm(
     """
     if (residual_TH is None) != (sum_out is None):
         raise ValueError("residual_TH and sum_out must be given together, got one of them. Pass both or neither.")
+    _check_dimensions(x_TH)
     check_rows(x_TH=x_TH, weight_H=weight_H, residual_TH=residual_TH, sum_out=sum_out, out=out)
     if use_triton(x_TH):
         from . import triton as twin
@@ -69,9 +70,15 @@ def rms_norm_backward(
         add_TH: added to the result: the gradient that reaches the rows around the norm.
         out: receives the result and is returned. May be ``add_TH`` or ``dy_TH`` itself.
     """
+    _check_dimensions(x_TH)
     check_rows(dy_TH=dy_TH, x_TH=x_TH, weight_H=weight_H, add_TH=add_TH, out=out)
     if use_triton(x_TH):
         from . import triton as twin
     else:
         twin = reference
     return twin.rms_norm_backward(dy_TH, x_TH, weight_H, rstd_T, offset=offset, add_TH=add_TH, out=out)
+
+
+def _check_dimensions(x_TH: Tensor) -> None:
+    if x_TH.dim() not in (2, 3):
+        raise ValueError(f"x_TH must be [T, H] or [T, A, H], got {tuple(x_TH.shape)}. Flatten its leading dimensions.")

@@ -1,0 +1,128 @@
+"""The gated activation, both twins, against autograd in float64."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from quatrain.errors import ModelError
+from quatrain.ops.gated_activation import ACTIVATIONS, gated_activation, gated_activation_backward_, reference
+from quatrain.ops.gated_activation import triton as kernel
+
+from .precision import assert_rounded
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+twins = pytest.mark.parametrize("twin", [reference, kernel], ids=["reference", "triton"])
+dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+activations = pytest.mark.parametrize("activation", ACTIVATIONS)
+shapes = pytest.mark.parametrize("shape", [(1, 40), (3, 45), (70, 96), (2, 2100), (0, 8)], ids=str)
+
+
+@pytest.fixture(autouse=True)
+def overflow_is_silent_as_on_hardware():
+    """The interpreter computes with numpy, which warns where an exponential becomes infinite."""
+    with np.errstate(over="ignore"):
+        yield
+
+
+def rows(shape: tuple[int, int], dtype: torch.dtype, spread: float = 1.0) -> torch.Tensor:
+    """Random rows in a wider buffer, so that they lie apart."""
+    return (torch.randn(shape[0], shape[1] + 8, device=DEVICE) * spread).to(dtype)[:, : shape[1]]
+
+
+def exact(gate_up: torch.Tensor, activation: str) -> torch.Tensor:
+    gate, up = gate_up.chunk(2, dim=1)
+    if activation == "silu":
+        return F.silu(gate) * up
+    return F.gelu(gate, approximate="tanh" if activation == "gelu_tanh" else "none") * up
+
+
+@twins
+@dtypes
+@activations
+@shapes
+def test_forward(twin: Any, dtype, activation, shape):
+    gate_up, out = rows((shape[0], 2 * shape[1]), dtype, spread=3.0), rows(shape, dtype).fill_(float("nan"))
+    assert twin.gated_activation(gate_up, activation=activation, out=out) is out
+    assert_rounded(out, exact(gate_up.double(), activation))
+    assert torch.equal(twin.gated_activation(gate_up, activation=activation), out)
+
+
+@twins
+@dtypes
+@activations
+@shapes
+def test_backward_leaves_gradients_and_the_activation(twin: Any, dtype, activation, shape):
+    gate_up, dact = rows((shape[0], 2 * shape[1]), dtype, spread=3.0), rows(shape, dtype)
+    check_backward(twin, activation, gate_up, dact, None)
+
+
+@twins
+@dtypes
+@activations
+@pytest.mark.parametrize("rank", [16, 48, 256])
+def test_backward_adds_a_product_of_low_rank(twin: Any, dtype, activation, rank):
+    if twin is kernel and dtype is torch.bfloat16 and DEVICE == "cpu":
+        pytest.skip("Triton's interpreter multiplies matrices of bfloat16 as if their bits were integers")
+    gate_up, dact = rows((70, 2 * 96), dtype, spread=3.0), rows((70, 96), dtype)
+    check_backward(twin, activation, gate_up, dact, (rows((70, rank), dtype), rows((rank, 96), dtype)))
+
+
+def check_backward(twin: Any, activation: str, gate_up, dact, low_rank) -> None:
+    gate_up64 = gate_up.double().requires_grad_()
+    act64 = exact(gate_up64, activation)
+    incoming = dact.double() if low_rank is None else dact.double() + low_rank[0].double() @ low_rank[1].double()
+    (expected,) = torch.autograd.grad(act64, gate_up64, incoming)
+    twin.gated_activation_backward_(dact, gate_up, activation=activation, low_rank=low_rank)
+    assert_rounded(gate_up, expected)
+    assert_rounded(dact, act64.detach())
+
+
+@twins
+@activations
+def test_gates_far_out_give_neither_nan_nor_infinity(twin: Any, activation):
+    gate = torch.tensor([[-1e4, -100.0, -20.0, 0.0, 20.0, 100.0, 1e4]], device=DEVICE)
+    gate_up, dact = torch.cat((gate, torch.ones_like(gate)), dim=1), torch.ones_like(gate)
+    check_backward(twin, activation, gate_up, dact, None)
+
+
+def test_misuse_is_refused():
+    gate_up, dact = torch.randn(4, 16), torch.randn(4, 8)
+    with pytest.raises(ModelError, match="silu, gelu_tanh, gelu, got 'relu'"):
+        gated_activation(gate_up, activation="relu")
+    with pytest.raises(ValueError, match="twice as wide as out"):
+        gated_activation(gate_up, activation="silu", out=torch.empty(4, 16))
+    with pytest.raises(ValueError, match="twice as wide as dact_TF"):
+        gated_activation_backward_(gate_up, gate_up, activation="silu")
+    with pytest.raises(ValueError, match="must be even"):
+        gated_activation(torch.randn(4, 15), activation="silu")
+    with pytest.raises(ValueError, match="last dimension must be contiguous"):
+        gated_activation(torch.randn(16, 4).T, activation="silu")
+    for rank in (0, 8, 40, 272):
+        with pytest.raises(ValueError, match=f"multiple of 16 from 16 to 256, got {rank}"):
+            low_rank = torch.randn(4, rank), torch.randn(rank, 8)
+            gated_activation_backward_(dact, gate_up, activation="silu", low_rank=low_rank)
+
+
+@pytest.mark.gpu
+def test_tensors_on_a_gpu_take_the_kernels(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("the reference ran on a GPU")
+
+    monkeypatch.setattr(reference, "gated_activation", refuse)
+    monkeypatch.setattr(reference, "gated_activation_backward_", refuse)
+    gate_up = torch.randn(4, 64, device="cuda")
+    gated_activation_backward_(gated_activation(gate_up, activation="silu"), gate_up, activation="silu")
+
+
+@pytest.mark.gpu
+def test_more_elements_than_32_bits_count():
+    gate_up = torch.randn(2**16 + 1, 2**16, device="cuda", dtype=torch.bfloat16)
+    dact, tail = gate_up[:, :32768] * 0.5, gate_up[-3:].clone()
+    dact_tail = dact[-3:].clone()
+    for gradient, gates in ((dact, gate_up), (dact_tail, tail)):
+        gated_activation_backward_(gradient, gates, activation="silu")
+    assert torch.equal(gate_up[-3:], tail) and torch.equal(dact[-3:], dact_tail)

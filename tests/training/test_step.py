@@ -28,8 +28,7 @@ def step_over(model, batches, objective):
         def step(self, closure=None):
             taken.update({i: p.grad.clone() for i, p in enumerate(parameters) if p.grad is not None})
 
-    with objective.ready():
-        result = train_step(objective, parameters, Keep(parameters, lr=0.0), batches, max_grad_norm=0)
+    result = train_step(objective, parameters, Keep(parameters, lr=0.0), batches, max_grad_norm=0)
     return result, taken
 
 

@@ -4,8 +4,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
-
 from quatrain.data import MicroBatch
 from quatrain.models.objective import Objective
 
@@ -23,16 +21,14 @@ class LossResult:
         return math.exp(self.loss) if self.loss < 700 else math.inf
 
 
-@torch.no_grad()
 def evaluate_loss(objective: Objective, batches: Iterable[MicroBatch]) -> LossResult:
     """Mean loss over all supervised tokens of `batches`, each counting the same. The model is left in its mode."""
     model = objective.model
     was_training = model.training
     model.eval()
     total, tokens = 0.0, 0
-    with objective.ready():
-        for batch in batches:
-            total += objective(batch).double().item()
-            tokens += batch.num_supervised
+    for batch in batches:
+        total += objective.loss(batch).double().item()
+        tokens += batch.num_supervised
     model.train(was_training)
     return LossResult(total / tokens if tokens else math.nan, tokens)

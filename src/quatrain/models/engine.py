@@ -6,7 +6,7 @@ The head sees supervised tokens only and makes its gradient at once, so the whol
 the device: sizes that depend on the data (how many tokens are supervised) are known on the host already.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +15,10 @@ from quatrain.adapters import adapter_layers
 from quatrain.blocks import BlockStack, Policy, Row
 from quatrain.errors import ModelError
 from quatrain.models.families import ModelSpec, adapted_linears, describe
+from quatrain.models.micro_batch import IGNORED, Batch
 from quatrain.ops.block_attention import Segments
 from quatrain.ops.linear_cross_entropy import linear_cross_entropy_with_gradient
 
-if TYPE_CHECKING:
-    from quatrain.models.objective import Batch
-
-IGNORED = -100
 _FEWEST_SLOTS = 64
 
 
@@ -51,14 +48,18 @@ class Engine:
         self.stack.set_policy(policy)
 
     @torch.no_grad()
-    def loss(self, batch: "Batch") -> Tensor:
-        """Sum of the loss over the batch's supervised tokens, float32 scalar."""
+    def hidden(self, batch: Batch) -> Tensor:
+        """Hidden states behind the final norm, [T, H], rows of padded batches one after the other."""
         self.stack.refresh()
-        hidden_TH, _ = self._hidden(batch, for_backward=False)
-        return self._head(hidden_TH, batch, None)
+        return self.stack.forward(self._embed(batch), self._row(batch), for_backward=False)[0]
 
     @torch.no_grad()
-    def accumulate(self, batch: "Batch") -> Tensor:
+    def loss(self, batch: Batch) -> Tensor:
+        """Sum of the loss over the batch's supervised tokens, float32 scalar."""
+        return self._head(self.hidden(batch), batch, None)
+
+    @torch.no_grad()
+    def accumulate(self, batch: Batch) -> Tensor:
         """As `loss`, and add its gradient to each adapter parameter's `.grad`."""
         self.stack.refresh()
         self.stack.adapter.attach_gradients()
@@ -69,20 +70,17 @@ class Engine:
         self.stack.backward(dhidden_TH, last_TH, row)
         return loss
 
-    def _hidden(self, batch: "Batch", *, for_backward: bool) -> tuple[Tensor, Tensor]:
-        return self.stack.forward(self._embed(batch), self._row(batch), for_backward=for_backward)
-
-    def _embed(self, batch: "Batch") -> Tensor:
+    def _embed(self, batch: Batch) -> Tensor:
         return self.spec.embedding(batch.input_ids.view(-1).to(self.device, non_blocking=True))
 
-    def _row(self, batch: "Batch") -> Row:
+    def _row(self, batch: Batch) -> Row:
         seed = None
         if self.model.training and self.stack.dropout:
             seed = self._seed.copy_(torch.randint(1 << 62, (1,)), non_blocking=True)
         positions = batch.position_ids.reshape(-1).to(self.device, non_blocking=True)
         return Row(positions, Segments(ends_of(batch).to(self.device, non_blocking=True), batch.longest), seed)
 
-    def _head(self, hidden_TH: Tensor, batch: "Batch", dhidden_TH: Tensor | None) -> Tensor:
+    def _head(self, hidden_TH: Tensor, batch: Batch, dhidden_TH: Tensor | None) -> Tensor:
         """The loss; the gradient of hidden states goes to `dhidden_TH`, which holds zeros."""
         targets = batch.targets.view(-1)
         index = (targets != IGNORED).nonzero().view(-1)
@@ -102,7 +100,7 @@ class Engine:
         return loss
 
 
-def ends_of(batch: "Batch") -> Tensor:
+def ends_of(batch: Batch) -> Tensor:
     """int32 [S + 1] on the host: 0 and the end of each sample, padded ones (a row each) included.
 
     S is a power of two, so that shapes seldom change; slots after the last sample repeat its end.

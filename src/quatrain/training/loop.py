@@ -162,14 +162,13 @@ class _Run:
             for group in setup.optimizer.param_groups:
                 group["lr"] = setup.learning_rate(step)
             setup.model.train()
-            with setup.objective.ready():
-                result = train_step(
-                    setup.objective,
-                    self.parameters,
-                    setup.optimizer,
-                    [next(batches) for _ in range(setup.micro_batches_of(step))],
-                    max_grad_norm=config.max_grad_norm,
-                )
+            result = train_step(
+                setup.objective,
+                self.parameters,
+                setup.optimizer,
+                [next(batches) for _ in range(setup.micro_batches_of(step))],
+                max_grad_norm=config.max_grad_norm,
+            )
             self.at = Progress(step=step, tokens=self.at.tokens + result.tokens)
             self._note_step(result, time.perf_counter() - began)
             epoch_ended = self._epoch_counts(int(setup.epochs_done) > epoch_before)

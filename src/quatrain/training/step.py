@@ -41,19 +41,13 @@ def train_step(
     *,
     max_grad_norm: float,
 ) -> StepResult:
-    """Forward and backward over all micro-batches, clip, update.
-
-    The model is in training mode and `objective` ready.
-    """
+    """Forward and backward over all micro-batches, clip, update. The model is in training mode."""
     supervised = sum(batch.num_supervised for batch in micro_batches)
     loss = torch.zeros((), device=parameters[0].device)
     for batch in micro_batches:
-        total = objective(batch)
-        total.backward()
-        loss += total.detach() / supervised
-    for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad.div_(supervised)
+        loss += objective.accumulate(batch) / supervised
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    torch._foreach_div_(gradients, supervised)
     limit = max_grad_norm or math.inf
     norm = nn.utils.clip_grad_norm_(parameters, limit)
     mean, size = torch.stack([loss, norm]).tolist()

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from quatrain.data import Loader, Sample, Samples
 from quatrain.models import attention
-from quatrain.models.objective import Objective
+from quatrain.models.autograd_objective import AutogradObjective
 
 
 def small(family: str, **changes):
@@ -57,8 +57,7 @@ def alone(model, samples) -> float:
 
 def loss_of(objective, samples, *, packing: bool) -> float:
     (batch,) = Loader(samples, max_length=11, batch_size=4, packing=packing).epoch(0)
-    with torch.no_grad(), objective.ready():
-        return objective(batch).item()
+    return objective.loss(batch).item()
 
 
 FAMILIES = [
@@ -77,15 +76,15 @@ FAMILIES = [
 def test_packed_and_padded_losses_equal_the_samples_alone(family, changes, samples):
     model = small(family, **changes)
     expected = alone(model, samples)
-    packed = Objective(model)
+    packed = AutogradObjective(model)
     assert packed.packs, packed.notes
     assert loss_of(packed, samples, packing=True) == pytest.approx(expected, rel=1e-4)
-    padded = Objective(model, packing=False)
+    padded = AutogradObjective(model, packing=False)
     assert loss_of(padded, samples, packing=False) == pytest.approx(expected, rel=1e-4)
 
 
 def test_llama_needs_neither_masks_nor_whole_logits():
-    objective = Objective(small("llama"))
+    objective = AutogradObjective(small("llama"))
     assert objective.attention == attention.NAME
     assert not objective.notes
 
@@ -93,7 +92,7 @@ def test_llama_needs_neither_masks_nor_whole_logits():
 def test_a_model_without_positions_is_padded_and_says_so(samples):
     """BLOOM knows places by a bias that runs over the whole row."""
     model = small("bloom")
-    objective = Objective(model)
+    objective = AutogradObjective(model)
     assert not objective.packs
     assert "BloomModel" in objective.notes[0]
     assert loss_of(objective, samples, packing=False) == pytest.approx(alone(model, samples), rel=1e-4)
@@ -103,7 +102,7 @@ def test_a_head_that_does_more_than_a_product_runs_as_it_is(samples):
     model = small("llama")
     head = model.lm_head
     model.lm_head.forward = lambda x: torch.sin(F.linear(x, head.weight))
-    objective = Objective(model)
+    objective = AutogradObjective(model)
     assert "own head" in objective.notes[0]
     assert loss_of(objective, samples, packing=True) == pytest.approx(alone(model, samples), rel=1e-4)
 
@@ -116,7 +115,7 @@ def test_a_model_that_leaks_between_samples_is_not_packed(monkeypatch):
         return forward(input_ids=input_ids, **rest)
 
     monkeypatch.setattr(model.model, "forward", forgetful)
-    objective = Objective(model)
+    objective = AutogradObjective(model)
     assert not objective.packs
     assert "samples see one another" in objective.notes[0] and "padded instead" in objective.notes[0]
 
@@ -124,7 +123,7 @@ def test_a_model_that_leaks_between_samples_is_not_packed(monkeypatch):
 def test_a_window_that_only_the_mask_knows_is_kept(samples):
     """Phi-MoE doesn't tell its attention how far a token sees."""
     model = small("phimoe", sliding_window=4, num_local_experts=2, attention_dropout=0.0)
-    objective = Objective(model)
+    objective = AutogradObjective(model)
     assert objective.attention != attention.NAME
     if objective.packs:
         assert loss_of(objective, samples, packing=True) == pytest.approx(alone(model, samples), rel=1e-4)
@@ -132,7 +131,7 @@ def test_a_window_that_only_the_mask_knows_is_kept(samples):
 
 def test_attention_dropout_runs_in_packed_rows(samples):
     model = small("gpt2", attn_pdrop=0.5, resid_pdrop=0.0, embd_pdrop=0.0)
-    objective = Objective(model)
+    objective = AutogradObjective(model)
     calm = loss_of(objective, samples, packing=True)
     model.train()
     assert loss_of(objective, samples, packing=True) != pytest.approx(calm, rel=1e-6)
@@ -144,13 +143,13 @@ def test_a_quantized_embedding_keeps_the_fast_path(tiny_llama_dir):
     model, _ = load_model(
         tiny_llama_dir, quantize_embeddings=True, quantize_head=True, compute_dtype="bfloat16", device="cpu"
     )
-    assert Objective(model).attention == attention.NAME
+    assert AutogradObjective(model).attention == attention.NAME
 
 
-def test_the_attention_is_put_back():
+def test_the_attention_is_put_back(samples):
     model = small("llama")
-    objective = Objective(model)
+    objective = AutogradObjective(model)
     before = model.config._attn_implementation
-    with objective.ready():
-        assert model.config._attn_implementation == attention.NAME
+    loss_of(objective, samples, packing=True)
+    assert objective.attention == attention.NAME != before
     assert model.config._attn_implementation == before

@@ -1,12 +1,14 @@
 """Decoder blocks that we own: their forward, their hand-written backward, and what they keep in between."""
 
 from quatrain.blocks.kept import Row
+from quatrain.blocks.memory import fastest_policy
 from quatrain.blocks.policy import (
     KEEP_ALL,
-    OFFLOAD_ALL_BUT_GATE_UP,
-    OFFLOAD_X_AND_ATTENTION,
+    OFFLOAD,
+    POLICIES,
     RECOMPUTE_ALL,
     RECOMPUTE_GATE_UP,
+    FusedBlocks,
     Policy,
 )
 from quatrain.blocks.rotary_tables import RotaryTables
@@ -15,14 +17,16 @@ from quatrain.blocks.stack import BlockStack
 
 __all__ = [
     "KEEP_ALL",
-    "OFFLOAD_ALL_BUT_GATE_UP",
-    "OFFLOAD_X_AND_ATTENTION",
+    "OFFLOAD",
+    "POLICIES",
     "RECOMPUTE_ALL",
     "RECOMPUTE_GATE_UP",
     "BlockModules",
     "BlockSpec",
     "BlockStack",
+    "FusedBlocks",
     "Policy",
     "RotaryTables",
     "Row",
+    "fastest_policy",
 ]

@@ -46,9 +46,21 @@ class Policy:
         """Whether anything leaves the device."""
         return any(getattr(self, group) == "offload" for group in GROUPS)
 
+    @property
+    def in_words(self) -> str:
+        """For a log: "x, qkv; in host memory attention; recomputed gate_up"."""
+        found = {where: [g for g in GROUPS if getattr(self, g) == where] for where in ("keep", "offload", "recompute")}
+        names = {"keep": "", "offload": "in host memory ", "recompute": "recomputed "}
+        return "; ".join(names[where] + ", ".join(groups) for where, groups in found.items() if groups)
+
 
 KEEP_ALL = Policy()
 RECOMPUTE_GATE_UP = Policy(gate_up="recompute")
+OFFLOAD = Policy(x="offload", qkv="offload", attention="offload", x2="offload", gate_up="recompute")
 RECOMPUTE_ALL = Policy(qkv="recompute", attention="recompute", x2="recompute", gate_up="recompute")
-OFFLOAD_ALL_BUT_GATE_UP = Policy(x="offload", qkv="offload", attention="offload", x2="offload", gate_up="recompute")
-OFFLOAD_X_AND_ATTENTION = Policy(x="offload", qkv="recompute", attention="offload", x2="recompute", gate_up="recompute")
+
+POLICIES = {"off": KEEP_ALL, "gate_up": RECOMPUTE_GATE_UP, "offload": OFFLOAD, "on": RECOMPUTE_ALL}
+"""By the values of the setting `gradient_checkpointing`, from the fastest to the one that needs least memory."""
+
+FusedBlocks = Literal["auto", "on", "off"]
+"""Whether these blocks compute a model at all: where it has them, nowhere, or on GPUs only."""

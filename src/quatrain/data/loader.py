@@ -65,6 +65,14 @@ class Loader:
         """Micro-batches of an epoch; packed epochs may differ by a few, as another order packs a little differently."""
         return len(self._plan(epoch))
 
+    @property
+    def most_tokens(self) -> int:
+        """Tokens that a micro-batch has at most, padding included."""
+        longest = rounded(int(self._samples.lengths.max()), self._identity["max_length"])
+        if not self._identity["packing"]:
+            return longest * self._identity["batch_size"]
+        return rounded(int(self._samples.lengths.sum()), self._identity["max_length"] * self._identity["batch_size"])
+
     def __iter__(self) -> Iterator[MicroBatch]:
         """Micro-batches from the current position on, without end: after an epoch comes the next."""
         while True:

@@ -6,21 +6,18 @@ decided once, by sending a few tokens through both, and said in `notes`.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from quatrain.blocks import KEEP_ALL, Policy
+from quatrain.blocks import KEEP_ALL, FusedBlocks, Policy, fastest_policy
+from quatrain.device import free_memory
 from quatrain.errors import ModelError
 from quatrain.models.autograd_objective import AutogradObjective
 from quatrain.models.engine import Engine
 from quatrain.models.micro_batch import Batch
 from quatrain.models.parts import body
 from quatrain.models.probes import probe_tokens, tolerance
-
-FusedBlocks = Literal["auto", "on", "off"]
-
 
 class Objective:
     """The loss of micro-batches, and its gradient with respect to the adapter.
@@ -57,6 +54,20 @@ class Objective:
             self.notes += through_model.notes
         self.packs: bool = packing if through_model is None else through_model.packs
         self._way: Engine | AutogradObjective = self.engine or through_model  # pyright: ignore
+
+    @property
+    def wants_fixed_tokens(self) -> bool:
+        """Whether every packed row had better have the same number of tokens: on a GPU, where a new shape costs more
+        than the places that stay empty."""
+        return self.engine is not None and self.engine.device.type == "cuda"
+
+    def keep(self, policy: Policy | None, tokens: int) -> None:
+        """Let our own blocks keep what `policy` says, or (None) as much as fits for rows of `tokens` tokens."""
+        assert self.engine is not None
+        if policy is None:
+            policy = fastest_policy(self.engine.stack, tokens, free_memory(self.engine.device))
+            self.notes.append(f"of each block's activations are kept: {policy.in_words}")
+        self.engine.set_policy(policy)
 
     def loss(self, batch: Batch) -> Tensor:
         """Sum of the loss over the batch's supervised tokens, float32 scalar, without a gradient."""

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from quatrain.adapters import adapter_layers, adapter_parameters, attach_lora, load_adapter
+from quatrain.blocks import POLICIES
 from quatrain.data import DataConfig, Loader, Prepared, Question, load_examples, prepare
 from quatrain.errors import ConfigError, ModelError
 from quatrain.evaluation import read_task
@@ -79,10 +81,9 @@ def build(
     data = _prepare(config.train_data, config, model, tokenizer, lambda *at: progress("reading rows", *at))
     _attach(model, config)
     device = next(model.parameters()).device
-    objective = Objective(model.eval(), packing=config.packing)
-    loader = _loader(data, config, tokenizer, packing=objective.packs)
-    if _checkpoints_activations(config, device):
-        _checkpoint_activations(model)
+    objective = Objective(model.eval(), packing=config.packing, fused_blocks=config.fused_blocks)
+    loader = _loader(data, config, tokenizer, objective)
+    _set_policy(objective, loader, config)
     return Setup(
         config=config,
         model=model,
@@ -91,7 +92,7 @@ def build(
         objective=objective,
         data=data,
         loader=loader,
-        held_out=_held_out(config, model, tokenizer, packing=objective.packs, progress=progress),
+        held_out=_held_out(config, tokenizer, objective, progress),
         questions=_questions(config, tokenizer),
         optimizer=_optimizer(model, config),
         total_micro_batches=_total_micro_batches(config, loader),
@@ -149,24 +150,24 @@ def _attach(model: nn.Module, config: RunConfig) -> None:
         parameter.requires_grad_(True)
 
 
-def _loader(data: Prepared, config: RunConfig, tokenizer: Any, *, packing: bool) -> Loader:
+def _loader(data: Prepared, config: RunConfig, tokenizer: Any, objective: Objective) -> Loader:
     return Loader(
         data.samples,
         max_length=config.max_length,
         batch_size=config.per_device_train_batch_size,
-        packing=packing,
+        packing=objective.packs,
+        fixed_tokens=objective.wants_fixed_tokens,
         pad_token_id=tokenizer.pad_token_id or 0,
         seed=config.seed,
     )
 
 
-def _held_out(
-    config: RunConfig, model: nn.Module, tokenizer: Any, *, packing: bool, progress: Progress
-) -> Loader | None:
+def _held_out(config: RunConfig, tokenizer: Any, objective: Objective, progress: Progress) -> Loader | None:
     if config.held_out is None:
         return None
-    data = _prepare(config.held_out, config, model, tokenizer, lambda *at: progress("reading held-out rows", *at))
-    return _loader(data, config, tokenizer, packing=packing)
+    told = partial(progress, "reading held-out rows")
+    data = _prepare(config.held_out, config, objective.model, tokenizer, told)
+    return _loader(data, config, tokenizer, objective)
 
 
 def _optimizer(model: nn.Module, config: RunConfig) -> AdamW:
@@ -189,10 +190,18 @@ def _total_micro_batches(config: RunConfig, loader: Loader) -> int:
     return max(1, count + round(part * loader.num_batches(int(whole))))
 
 
-def _checkpoints_activations(config: RunConfig, device: torch.device) -> bool:
-    if config.gradient_checkpointing == "auto":
-        return device.type != "cpu"
-    return config.gradient_checkpointing == "on"
+def _set_policy(objective: Objective, loader: Loader, config: RunConfig) -> None:
+    """Decide what is kept of each block, and let `objective` note it."""
+    wanted = config.gradient_checkpointing
+    if objective.engine is not None:
+        objective.keep(POLICIES.get(wanted), loader.most_tokens)
+    elif wanted == "on" or (wanted == "auto" and next(objective.model.parameters()).is_cuda):
+        _checkpoint_activations(objective.model)
+    elif wanted not in ("auto", "off"):
+        raise ConfigError(
+            f"`gradient_checkpointing: {wanted}` needs blocks of our own, which this run doesn't use "
+            f"({'; '.join(objective.notes) or 'set `fused_blocks: on`'}); set it to on or off"
+        )
 
 
 def _checkpoint_activations(model: Any) -> None:

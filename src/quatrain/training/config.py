@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from quatrain.adapters import LoraConfig
+from quatrain.blocks.policy import FusedBlocks
 from quatrain.data import DataConfig
 from quatrain.data.checks import check_choices, made
 from quatrain.errors import ConfigError
@@ -15,7 +16,7 @@ Quantization = Literal["nf4", "fp4", "int4"]
 Scheduler = Literal["linear", "cosine", "constant"]
 Optimizer = Literal["adamw_8bit", "adamw_32bit"]
 Paging = Literal["auto", "always", "never"]
-Checkpointing = Literal["auto", "on", "off"]
+Checkpointing = Literal["auto", "off", "gate_up", "offload", "on"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +129,13 @@ class RunConfig:
     """Keep AdamW's state in pinned host memory: when the GPU is short, always (or true), or never (or false)."""
 
     gradient_checkpointing: Checkpointing = "auto"
-    """Keep one activation per block and recompute the rest in backward: on (or true), off (or false), or "auto": on
-    GPUs."""
+    """What is kept of a block for its backward: everything ("off" or false), all but the MLP's projections, which are
+    recomputed ("gate_up"), the same with the rest in pinned host memory ("offload"), or its input only ("on" or true).
+    "auto" takes the first of these that fits into the device's memory. Models whose blocks aren't our own know on and
+    off; there "auto" is on for GPUs."""
+
+    fused_blocks: FusedBlocks = "auto"
+    """Compute with blocks of our own where the architecture has them: on (or true), off (or false), or "auto": on GPUs."""
 
     logging_steps: int = 1
     """Steps between two events in the log."""
@@ -204,7 +210,11 @@ def _check_number(name: str, value: Any) -> None:
         raise ConfigError(f"`{name}` must be a number, found {value!r}")
 
 
-SWITCHES = {"optim_paged": ("never", "always"), "gradient_checkpointing": ("off", "on")}
+SWITCHES = {
+    "optim_paged": ("never", "always"),
+    "gradient_checkpointing": ("off", "on"),
+    "fused_blocks": ("off", "on"),
+}
 """Settings that may also be given as false or true, and what these mean."""
 
 _CHOICES = {
@@ -213,6 +223,7 @@ _CHOICES = {
     "optim": get_args(Optimizer),
     "optim_paged": get_args(Paging),
     "gradient_checkpointing": get_args(Checkpointing),
+    "fused_blocks": get_args(FusedBlocks),
 }
 
 

@@ -3,6 +3,13 @@
 from .embedding import QuantizedEmbedding
 from .linear import QuantizedLinear
 from .module import QuantizedModule
-from .tensor import QuantizedTensor, quantize_4bit
+from .tensor import QuantizedTensor, check_finite_weights, quantize_4bit
 
-__all__ = ["QuantizedEmbedding", "QuantizedLinear", "QuantizedModule", "QuantizedTensor", "quantize_4bit"]
+__all__ = [
+    "QuantizedEmbedding",
+    "QuantizedLinear",
+    "QuantizedModule",
+    "QuantizedTensor",
+    "check_finite_weights",
+    "quantize_4bit",
+]

@@ -5,7 +5,7 @@ the scales in 8 bits themselves: their mean (the offset) is taken off, and what 
 with the 8-bit dynamic map. Together 4 + 8/64 + 32/(64·256) = 4.127 bits per parameter.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -57,6 +57,14 @@ class QuantizedTensor:
     def bits_per_parameter(self) -> float:
         return 8 * self.nbytes / self.numel
 
+    @property
+    def witness(self) -> Tensor:
+        """A float32 scalar on the device that is finite exactly if all that was quantized is, and its scales' sum.
+
+        A NaN or an infinity makes its block's scale NaN or infinite, and with it the largest scale and their mean.
+        """
+        return self.scales.amax() if self.offset is None else self.offset
+
     def dequantize(self, dtype: torch.dtype | None = None, *, out: Tensor | None = None) -> Tensor:
         """The tensor [shape] in ``dtype`` (its original one by default).
 
@@ -95,7 +103,12 @@ class QuantizedTensor:
 
 
 def quantize_4bit(
-    tensor: Tensor, quant_type: str = "nf4", block_size: int = 64, double_quant: bool = True
+    tensor: Tensor,
+    quant_type: str = "nf4",
+    block_size: int = 64,
+    double_quant: bool = True,
+    *,
+    check_finite: bool = True,
 ) -> QuantizedTensor:
     """Quantize a float32, bfloat16 or float16 ``tensor`` of any shape, in blocks along its row-major order.
 
@@ -103,14 +116,16 @@ def quantize_4bit(
     scales and offset of NF4 and FP4 equal those of bitsandbytes 0.50.2 byte for byte (on the CPU; a GPU sums the
     offset's mean in another order).
 
-    Raises QuantizationError if the tensor is empty, holds a NaN or an infinity, or has another type.
+    Raises QuantizationError if the tensor is empty, holds a NaN or an infinity, or has another type. Seeing a NaN or
+    an infinity waits for the device; who quantizes many tensors passes ``check_finite=False``, and all of them to
+    :func:`check_finite_weights` at the end.
     """
-    codes, scales = quantize_blocks(tensor, quant_type=quant_type, block_size=block_size)
+    codes, scales = quantize_blocks(tensor, quant_type=quant_type, block_size=block_size, check_finite=False)
     nested_scales = offset = None
     if double_quant:
         offset = scales.mean()
-        scales, nested_scales = quantize_8bit(scales - offset, block_size=NESTED_BLOCK_SIZE)
-    return QuantizedTensor(
+        scales, nested_scales = quantize_8bit(scales, block_size=NESTED_BLOCK_SIZE, offset=offset, check_finite=False)
+    weight = QuantizedTensor(
         codes=codes,
         scales=scales,
         nested_scales=nested_scales,
@@ -120,3 +135,23 @@ def quantize_4bit(
         quant_type=quant_type,
         block_size=block_size,
     )
+    if check_finite:
+        check_finite_weights({"A tensor to quantize": weight})
+    return weight
+
+
+def check_finite_weights(weights: Mapping[str, QuantizedTensor]) -> None:
+    """Raises QuantizationError with the names of all ``weights`` (on one device) that hold a NaN or an infinity.
+
+    One wait for the device, however many there are.
+    """
+    if not weights:
+        return
+    finite = torch.stack([weight.witness for weight in weights.values()]).isfinite().tolist()
+    damaged = [name for name, is_finite in zip(weights, finite, strict=True) if not is_finite]
+    if damaged:
+        more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
+        raise QuantizationError(
+            f"{', '.join(damaged[:5])}{more} must be finite; there is a NaN or an infinity, or scales so large that "
+            "their sum isn't finite. The weights are damaged, or overflowed when they were cast to float16."
+        )

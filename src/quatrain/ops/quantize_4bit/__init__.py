@@ -9,7 +9,7 @@ from . import reference
 
 
 def quantize_4bit(
-    x: Float[Tensor, "..."], *, quant_type: str = "nf4", block_size: int = 64
+    x: Float[Tensor, "..."], *, quant_type: str = "nf4", block_size: int = 64, check_finite: bool = True
 ) -> tuple[UInt8[Tensor, " bytes"], Float[Tensor, " blocks"]]:
     """Quantize ``x``, read in row-major order, in blocks of ``block_size`` values.
 
@@ -17,7 +17,8 @@ def quantize_4bit(
     [⌈n/block_size⌉], the largest magnitude of each block. Codes and scales equal bitsandbytes' byte for byte.
 
     Raises QuantizationError if ``x`` is empty, not float32/bfloat16/float16, holds a NaN or an infinity, or if the
-    block size or type isn't allowed.
+    block size or type isn't allowed. Seeing a NaN or an infinity waits for the device; with ``check_finite=False`` the
+    caller looks at the scales, later and for many tensors at once: what isn't finite in a block shows in its scale.
     """
     check_quant_type(quant_type)
     check_block_size(block_size)
@@ -29,5 +30,6 @@ def quantize_4bit(
         codes, scales = triton.quantize_4bit(x, quant_type=quant_type, block_size=block_size)
     else:
         codes, scales = reference.quantize_4bit(x, quant_type=quant_type, block_size=block_size)
-    check_finite_scales(scales)
+    if check_finite:
+        check_finite_scales(scales)
     return codes, scales

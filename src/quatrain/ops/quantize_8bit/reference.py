@@ -20,9 +20,11 @@ from ..codebooks import dynamic_map
 GRID = 65535
 
 
-def quantize_8bit(x: Tensor, *, block_size: int, signed: bool) -> tuple[Tensor, Tensor]:
+def quantize_8bit(x: Tensor, *, block_size: int, signed: bool, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """See :func:`quatrain.ops.quantize_8bit.quantize_8bit`; no argument is checked here."""
     flat = x.detach().reshape(-1).float()
+    if offset is not None:
+        flat = flat - offset
     short = -flat.numel() % block_size
     blocks = torch.nn.functional.pad(flat, (0, short)).view(-1, block_size)
     scales = blocks.abs().amax(dim=1)

@@ -19,7 +19,7 @@ from .reference import thresholds
 TILE = 4096
 
 
-def quantize_8bit(x: Tensor, *, block_size: int, signed: bool) -> tuple[Tensor, Tensor]:
+def quantize_8bit(x: Tensor, *, block_size: int, signed: bool, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """See :func:`quatrain.ops.quantize_8bit.quantize_8bit`; no argument is checked here."""
     flat = x.detach().reshape(-1)
     codes = torch.empty(flat.numel(), dtype=torch.uint8, device=x.device)
@@ -27,12 +27,14 @@ def quantize_8bit(x: Tensor, *, block_size: int, signed: bool) -> tuple[Tensor, 
     with torch.cuda.device_of(x):
         _kernel[(triton.cdiv(flat.numel(), TILE),)](
             flat,
+            flat if offset is None else offset,
             thresholds(signed, x.device),
             codes,
             scales,
             flat.numel(),
             N=TILE // block_size,
             E=block_size,
+            CENTRED=offset is not None,
         )
     return codes, scales
 
@@ -55,12 +57,24 @@ def nearest_8bit_code(quotient, thresholds_ptr):
 
 
 @triton.jit
-def _kernel(x_ptr, thresholds_ptr, codes_ptr, scales_ptr, numel, N: tl.constexpr, E: tl.constexpr):
+def _kernel(
+    x_ptr,
+    offset_ptr,
+    thresholds_ptr,
+    codes_ptr,
+    scales_ptr,
+    numel,
+    N: tl.constexpr,
+    E: tl.constexpr,
+    CENTRED: tl.constexpr,
+):
     first_block = tl.program_id(0).to(tl.int64) * N
     left = numel - first_block * E
     row_N = tl.arange(0, N)
     element_NE = row_N[:, None] * E + tl.arange(0, E)[None, :]
     x_NE = tl.load(x_ptr + first_block * E + element_NE, mask=element_NE < left, other=0.0).to(tl.float32)
+    if CENTRED:
+        x_NE = tl.where(element_NE < left, x_NE - tl.load(offset_ptr), 0.0)
     scale_N = largest_magnitude(x_NE)
     quotient_NE = x_NE * tl.div_rn(1.0, scale_N)[:, None]
     code_NE = nearest_8bit_code(quotient_NE, thresholds_ptr)

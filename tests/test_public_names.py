@@ -7,7 +7,7 @@ import quatrain
 
 NAMES = [
     *("DataConfig", "LoraConfig", "QuantizedLinear", "QuantizedTensor", "RunConfig"),
-    *("attach_lora", "detach_lora", "load_adapter", "load_model", "model_summary"),
+    *("attach_lora", "detach_lora", "fuse_blocks", "load_adapter", "load_model", "model_summary"),
     *("quantize_4bit", "save_adapter", "save_quantized", "train"),
 ]
 

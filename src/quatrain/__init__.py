@@ -14,6 +14,7 @@ _HOME = {
     "RunConfig": "quatrain.training",
     "attach_lora": "quatrain.adapters",
     "detach_lora": "quatrain.adapters",
+    "fuse_blocks": "quatrain.models.fused_layers",
     "load_adapter": "quatrain.adapters",
     "load_model": "quatrain.models",
     "model_summary": "quatrain.models",

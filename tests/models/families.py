@@ -17,6 +17,7 @@ FAMILIES = {
     "mistral": ("MistralConfig", LLAMA_LIKE | {"head_dim": 16}),
     "qwen2": ("Qwen2Config", LLAMA_LIKE),
     "qwen3": ("Qwen3Config", LLAMA_LIKE | {"head_dim": 16}),
+    "gemma": ("GemmaConfig", LLAMA_LIKE | {"head_dim": 16}),
     "gemma2": ("Gemma2Config", LLAMA_LIKE | {"head_dim": 16}),
     "gemma3": ("Gemma3TextConfig", LLAMA_LIKE | {"head_dim": 16}),
     "phi": ("PhiConfig", LLAMA_LIKE),
@@ -64,7 +65,7 @@ FAMILIES = {
 }
 
 
-def config_of(family: str) -> transformers.PreTrainedConfig:
+def config_of(family: str, **changes) -> transformers.PreTrainedConfig:
     """The small configuration of a family."""
     name, settings = FAMILIES[family]
-    return getattr(transformers, name)(**settings)
+    return getattr(transformers, name)(**(settings | changes))

@@ -16,7 +16,7 @@ Legend: T tokens, K inputs, N outputs of all linears, R columns of the tail.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,15 @@ class Part:
     """Its outputs among the product's N."""
     columns: slice
     """Its adapter's columns of the tail; empty without one."""
+
+
+class AdapterGradients(NamedTuple):
+    """Where the gradients of a product's adapters are added, float32."""
+
+    a_RK: Tensor
+    """[R, K]: those of all A, below one another."""
+    b_NR: tuple[Tensor, ...]
+    """[N of the part, rank]: that of each B."""
 
 
 class JoinedProduct:
@@ -68,8 +77,8 @@ class JoinedProduct:
         self._a_RK = torch.zeros(self.rank, self.in_features, **options)
         self._tail_NR = torch.zeros(self.out_features, self.tail, **options)
         self._write_bias()
-        self.gradient_of_a_RK: Tensor | None = None
-        """Where the adapters' A gradients lie below one another; see `FlatAdapter`."""
+        self.gradients: AdapterGradients | None = None
+        """Where the adapters' gradients are added."""
 
     @property
     def adapted(self) -> list[Part]:
@@ -148,21 +157,21 @@ class JoinedProduct:
     def accumulate_gradients(
         self, x_TK: Tensor, h_TR: Tensor, dy_TN: Tensor, dx_TE: Tensor, seed: Tensor | None
     ) -> None:
-        """Add the adapters' gradients to their `.grad`.
+        """Add the adapters' gradients to `gradients`.
 
         Args:
             x_TK: the input. h_TR: x·Aᵀ. dy_TN: gradient of the output. dx_TE: `input_gradient` of it.
         """
         if not self.rank:
             return
-        assert self.gradient_of_a_RK is not None
+        assert self.gradients is not None, "nobody said where gradients go"
         ranks, dropout = self._ranks, self._dropout(seed)
-        low_rank_gradient(self._dh(dx_TE), x_TK, self.gradient_of_a_RK, ranks=ranks, dropout=dropout)
+        low_rank_gradient(self._dh(dx_TE), x_TK, self.gradients.a_RK, ranks=ranks, dropout=dropout)
         db_RN = self._workspace.get("gradient of B", self.rank, self.out_features, dtype=torch.float32).zero_()
         low_rank_gradient(h_TR, dy_TN, db_RN)
-        for part in self.adapted:
-            assert part.lora is not None and part.lora.lora_B.grad is not None
-            part.lora.lora_B.grad.add_(db_RN[part.columns, part.rows].T, alpha=part.lora.scaling)
+        for part, b_NR in zip(self.adapted, self.gradients.b_NR, strict=True):
+            assert part.lora is not None
+            b_NR.add_(db_RN[part.columns, part.rows].T, alpha=part.lora.scaling)
 
     def _dh(self, dx_TE: Tensor) -> Tensor:
         return dx_TE[:, self.in_features : self.in_features + self.rank]

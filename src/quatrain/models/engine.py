@@ -16,6 +16,7 @@ from quatrain.blocks import BlockStack, Policy, Row
 from quatrain.errors import ModelError
 from quatrain.models.families import ModelSpec, adapted_linears, describe
 from quatrain.models.micro_batch import IGNORED, Batch
+from quatrain.models.recording import Recorder
 from quatrain.ops.block_attention import Segments
 from quatrain.ops.linear_cross_entropy import linear_cross_entropy_with_gradient
 
@@ -29,6 +30,9 @@ class Engine:
         model: its modules, with whatever adapters they carry now, are read once; attach or detach, and the engine has
             to be made anew. The adapters' parameters become views of one buffer.
 
+    Attributes:
+        recorder: decides whether the blocks run as CUDA graphs, and says why.
+
     Raises:
         ModelError: the model has something that the blocks don't compute.
     """
@@ -37,10 +41,10 @@ class Engine:
         self.model = model
         self.spec: ModelSpec = describe(model)
         _check_adapters(model, self.spec)
-        weight = self.spec.final_norm.weight
-        self.device = weight.device
+        self.device: torch.device = self.spec.final_norm.weight.device  # pyright: ignore
         dtype: torch.dtype = model.dtype  # pyright: ignore
         self.stack = BlockStack(self.spec.blocks, self.spec.final_norm, self.spec.tables, self.device, dtype)
+        self.recorder = Recorder(self.stack, self.spec.embedding)
         self._seed = torch.zeros(1, dtype=torch.int64, device=self.device)
 
     def set_policy(self, policy: Policy) -> None:
@@ -51,7 +55,8 @@ class Engine:
     def hidden(self, batch: Batch) -> Tensor:
         """Hidden states behind the final norm, [T, H], rows of padded batches one after the other."""
         self.stack.refresh()
-        return self.stack.forward(self._embed(batch), self._row(batch), for_backward=False)[0]
+        embedded_TH = self.spec.embedding(self._ids(batch))
+        return self.stack.forward(embedded_TH, self._row(batch), for_backward=False)[0]
 
     @torch.no_grad()
     def loss(self, batch: Batch) -> Tensor:
@@ -61,17 +66,23 @@ class Engine:
     @torch.no_grad()
     def accumulate(self, batch: Batch) -> Tensor:
         """As `loss`, and add its gradient to each adapter parameter's `.grad`."""
-        self.stack.refresh()
         self.stack.adapter.attach_gradients()
-        row = self._row(batch)
-        hidden_TH, last_TH = self.stack.forward(self._embed(batch), row, for_backward=True)
+        ids, row = self._ids(batch), self._row(batch)
+        if recorded := self.recorder.recording_of(ids, row):
+            hidden_TH = recorded.forward(ids, row)
+            loss = self._head(hidden_TH, batch, recorded.dhidden.zero_())
+            recorded.backward()
+            return loss
+        self.stack.refresh()
+        with self.recorder.watch():
+            hidden_TH, last_TH = self.stack.forward(self.spec.embedding(ids), row, for_backward=True)
         dhidden_TH = torch.zeros_like(hidden_TH)
         loss = self._head(hidden_TH, batch, dhidden_TH)
         self.stack.backward(dhidden_TH, last_TH, row)
         return loss
 
-    def _embed(self, batch: Batch) -> Tensor:
-        return self.spec.embedding(batch.input_ids.view(-1).to(self.device, non_blocking=True))
+    def _ids(self, batch: Batch) -> Tensor:
+        return batch.input_ids.view(-1).to(self.device, non_blocking=True)
 
     def _row(self, batch: Batch) -> Row:
         seed = None

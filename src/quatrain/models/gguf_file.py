@@ -12,7 +12,7 @@ talks nonsense. Sources: the GGUF specification (ggml, docs/gguf.md) and llama.c
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,10 @@ class GgufFile:
         if layout.norm_offset and name.endswith("norm.weight"):
             out -= layout.norm_offset
         return out
+
+    def arriving(self, groups: list[list[str]], device: torch.device) -> Generator[dict[str, torch.Tensor], None, None]:
+        """The tensors of each group in turn, as `read` gives them: numpy dequantizes, so they start on the CPU."""
+        return ({name: self.read(name) for name in names} for names in groups)
 
     def close(self) -> None:
         """The file is only mapped and goes with the object; what dequantizing left behind is given back here."""

@@ -5,7 +5,7 @@ stores for one matrix, to settle which of two tied tensors is read, and to order
 once. What remains is carrying it out.
 """
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -27,6 +27,13 @@ class Weights(Protocol):
         """The tensor on the CPU, possibly a view of a mapped file."""
         ...
 
+    def arriving(self, groups: list[list[str]], device: torch.device) -> Generator[dict[str, torch.Tensor], None, None]:
+        """The tensors of each group in turn, on the device or as `read` gives them, whichever is faster.
+
+        Let a group's tensors go before you ask for the next.
+        """
+        ...
+
     def plan_names(self, model: PreTrainedModel, stored: Iterable[str]) -> NamePlan:
         """Finds a parameter of the skeleton for each stored name."""
         ...
@@ -45,10 +52,13 @@ class LoadPlan:
     companions: dict[str, list[str]]
     """For each stored weight that is in four bits already: all its stored tensors, itself included."""
 
+    def stored(self, assignment: Assignment) -> list[str]:
+        """All stored tensors that one assignment needs."""
+        return [part for source in assignment.sources for part in self.companions.get(source, [source])]
+
     def nbytes(self, assignment: Assignment, weights: Weights) -> int:
         """Bytes to read for one assignment."""
-        names = [part for source in assignment.sources for part in self.companions.get(source, [source])]
-        return sum(weights.tensors[name].nbytes for name in names)
+        return sum(weights.tensors[name].nbytes for name in self.stored(assignment))
 
 
 def plan_load(model: PreTrainedModel, weights: Weights) -> LoadPlan:

@@ -3,11 +3,11 @@
     source ─► files ─► headers + skeleton ─► plan ─► tensor by tensor: read, quantize on the device, put in place
 
 transformers can quantize while loading too, but only through bitsandbytes, and it knows one way of choosing what to
-quantize. Here the order is fixed by the plan, so at any time there is one 16-bit matrix beside what has been placed,
-and every tensor that stays in 16 bits has a reason that can be printed.
+quantize. Here the order is fixed by the plan, so at any time there is one 16-bit matrix beside what has been placed (on
+a GPU also those that are on their way, half a gigabyte), and every tensor that stays in 16 bits has a reason that can
+be printed.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,21 +16,17 @@ from transformers import PreTrainedModel
 from quatrain import device as devices
 from quatrain.errors import ConfigError
 from quatrain.models.choosing import choose
+from quatrain.models.filling import Progress, fill
 from quatrain.models.gguf_file import GgufFile
-from quatrain.models.load_plan import LoadPlan, Weights, plan_load
-from quatrain.models.placing import Placement, place, place_quantized, tie
+from quatrain.models.load_plan import LoadPlan, plan_load
+from quatrain.models.placing import Placement
 from quatrain.models.safetensors_folder import SafetensorsFolder
 from quatrain.models.skeleton import build_skeleton, read_config, set_generation
 from quatrain.models.sources import Source, locate
-from quatrain.models.stored_quantization import declare, take_stored
+from quatrain.models.stored_quantization import take_stored
 from quatrain.models.summary import attach_summary, summarize
 from quatrain.models.tokenizers import check_vocabulary, read_tokenizer
 from quatrain.ops.codebooks import QUANT_TYPES
-from quatrain.quantization.bitsandbytes_format import from_bitsandbytes
-from quatrain.quantization.selection import Decision
-
-Progress = Callable[[int, int, str], None]
-"""Called as (bytes done, bytes in all, name of the tensor that was just placed)."""
 
 
 def load_model(
@@ -73,7 +69,7 @@ def load_model(
     Raises:
         ModelError: The files are missing, damaged, unsafe, or don't fit together.
         ConfigError: An argument is unknown or contradicts another.
-        QuantizationError: A weight holds NaN or infinity.
+        QuantizationError: Weights hold NaN or infinity; the message names them.
     """
     if quantization not in (None, *QUANT_TYPES):
         raise ConfigError(f"`quantization` must be one of {', '.join(QUANT_TYPES)} or None; got {quantization!r}.")
@@ -97,7 +93,7 @@ def load_model(
         quantize_head=quantize_head,
         quantize_embeddings=quantize_embeddings,
     )
-    _fill(model, plan, weights, decisions, placement, progress)
+    fill(model, plan, weights, decisions, placement, progress)
     special = weights.special_tokens() if isinstance(weights, GgufFile) else {}
     tokenizer = read_tokenizer(where, special=special, trust_remote_code=trust_remote_code)
     if tokenizer is not None:
@@ -123,33 +119,3 @@ def _prepare(
     take_stored(config)
     model = build_skeleton(config, dtype=placement.compute_dtype, trust_remote_code=trust_remote_code)
     return model, plan_load(model, weights)
-
-
-def _fill(
-    model: PreTrainedModel,
-    plan: LoadPlan,
-    weights: Weights,
-    decisions: dict[str, Decision],
-    placement: Placement,
-    progress: Progress | None,
-) -> None:
-    """Carries out the plan; afterwards nothing of the model is on the meta device."""
-    done, total = 0, sum(plan.nbytes(assignment, weights) for assignment in plan.assignments)
-    for assignment in plan.assignments:
-        stored = plan.companions.get(assignment.sources[0])
-        if stored is not None:
-            parts = {name: weights.read(name) for name in stored}
-            place_quantized(model, assignment.target, from_bitsandbytes(parts, stored[0]), placement)
-            parts.clear()
-        else:
-            made = assignment.convert([weights.read(name) for name in assignment.sources], model)
-            for name in list(made):
-                # Popped, because the last view of a shard keeps all of it mapped.
-                place(model, name, made.pop(name), decisions[name], placement)
-        done += plan.nbytes(assignment, weights)
-        if progress is not None:
-            progress(done, total, assignment.target)
-    weights.close()
-    tie(model, placement)
-    model.to(placement.device)  # pyright: ignore[reportArgumentType]
-    declare(model)

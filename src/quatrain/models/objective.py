@@ -19,6 +19,7 @@ from quatrain.models.micro_batch import Batch
 from quatrain.models.parts import body
 from quatrain.models.probes import probe_tokens, tolerance
 
+
 class Objective:
     """The loss of micro-batches, and its gradient with respect to the adapter.
 

@@ -55,17 +55,28 @@ def place(model: nn.Module, name: str, tensor: Tensor, decision: Decision, place
 
 
 def _quantize(module: nn.Module, tensor: Tensor, quant_type: str, placement: Placement) -> QuantizedTensor:
-    """In four bits, on the device, from the precision that the checkpoint has."""
+    """In four bits, on the device, from the precision that the checkpoint has; who fills the model checks them all."""
     matrix = tensor.detach().to(placement.device)
     if is_transposed(module):
         matrix = matrix.T
-    return quantize_4bit(matrix.contiguous(), quant_type, placement.block_size, placement.double_quant)
+    return quantize_4bit(
+        matrix.contiguous(), quant_type, placement.block_size, placement.double_quant, check_finite=False
+    )
 
 
 def _set(module: nn.Module, leaf: str, tensor: Tensor, placement: Placement) -> None:
-    """A copy, in the type that the skeleton has for it: the tensor may view a mapped file that is soon closed."""
-    value = tensor.detach().to(device=placement.device, dtype=getattr(module, leaf).dtype, copy=True).contiguous()
+    """In the type that the skeleton has for it."""
+    value = _own(tensor.detach(), placement.device, getattr(module, leaf).dtype).contiguous()
     setattr(module, leaf, nn.Parameter(value, requires_grad=False) if leaf in module._parameters else value)
+
+
+def _own(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The tensor on the device, in memory that holds nothing else.
+
+    What lies on the CPU is copied: it may view a mapped file that is soon closed.
+    """
+    is_view = tensor.device.type == "cpu" or tensor.untyped_storage().nbytes() != tensor.nbytes
+    return tensor.to(device=device, dtype=dtype, copy=is_view)
 
 
 def place_quantized(model: nn.Module, name: str, weight: QuantizedTensor, placement: Placement) -> None:
@@ -77,8 +88,7 @@ def place_quantized(model: nn.Module, name: str, weight: QuantizedTensor, placem
         )
     shape = tuple(module.get_parameter("weight").shape)
     _check_shape(name, weight.shape, shape[::-1] if is_transposed(module) else shape)
-    # `.to` returns the same storage on the CPU, which is the mapped file's.
-    swap(model, name, weight.map(lambda t: t.to(placement.device, copy=True)), placement)
+    swap(model, name, weight.map(lambda t: _own(t, placement.device, t.dtype)), placement)
 
 
 def swap(model: nn.Module, name: str, weight: QuantizedTensor, placement: Placement) -> None:

@@ -1,25 +1,29 @@
 """Reading a folder of safetensors, one tensor at a time.
 
-Only the headers are read at first: they give every tensor's shape, type and file, so that the whole load can be
-planned and checked before the first weight moves. A tensor is then a view into the memory-mapped file and costs
-nothing until it is touched; one shard is open at any time, and closing it gives its pages back. That is why host
-memory peaks at one shard. (`torch.load` would hold a whole shard in anonymous memory, and unpickling runs code.)
+Only the headers are read at first: they give every tensor's shape, type, file and place, so that the whole load can be
+planned and checked before the first weight moves. On the CPU a tensor is then a view into the memory-mapped file and
+costs nothing until it is touched; one shard is open at any time, and closing it gives its pages back. That is why host
+memory peaks at one shard. For a GPU the bytes are read in pieces, and no file is mapped. (`torch.load` would hold a
+whole shard in anonymous memory, and unpickling runs code.)
 
 The format: https://github.com/huggingface/safetensors#format; the index is Hugging Face's `weight_map`.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
 from quatrain.errors import ModelError
+from quatrain.models.cuda_lane import CudaLane
 from quatrain.models.host_memory import release_freed_pages
 from quatrain.models.naming import NamePlan, Stored, plan_names
+from quatrain.models.read_ahead import Extent, read_ahead
 from quatrain.models.sources import checked_file
 
 INDEX = "model.safetensors.index.json"
@@ -37,12 +41,14 @@ class SafetensorsFolder:
         self._paths = [checked_file(folder, name) for name in _shard_names(folder)]
         self._shard, self._handle = -1, None
         self.tensors: dict[str, Stored] = {}
+        self._extents: dict[str, Extent] = {}
         for shard, path in enumerate(self._paths):
-            for name, stored in _read_header(path, shard).items():
+            for name, extent in _read_header(path).items():
                 if name in self.tensors:
-                    other = self._paths[self.tensors[name].shard].name
+                    other = self._extents[name].path.name
                     raise ModelError(f"A tensor must be in one shard only; {name} is in {other} and in {path.name}.")
-                self.tensors[name] = stored
+                self.tensors[name] = Stored(shape=extent.shape, nbytes=extent.nbytes, shard=shard)
+                self._extents[name] = extent
         missing = sorted(set(_weight_map(folder)) - set(self.tensors))
         if missing:
             raise ModelError(
@@ -57,6 +63,12 @@ class SafetensorsFolder:
             self._handle = safe_open(self._paths[shard], framework="pt", device="cpu")
             self._shard = shard
         return self._handle.get_tensor(name)
+
+    def arriving(self, groups: list[list[str]], device: torch.device) -> Generator[dict[str, torch.Tensor], None, None]:
+        """The tensors of each group in turn: read ahead to a GPU, each in its own memory, or else as `read` gives them."""
+        if device.type == "cuda":
+            return read_ahead(groups, self._extents, CudaLane(device))
+        return ({name: self.read(name) for name in names} for names in groups)
 
     def plan_names(self, model: PreTrainedModel, stored: Iterable[str]) -> NamePlan:
         """Finds a parameter of the skeleton for each stored name, as transformers would."""
@@ -98,19 +110,44 @@ def _weight_map(folder: Path) -> dict[str, str]:
     return weight_map
 
 
-def _read_header(path: Path, shard: int) -> dict[str, Stored]:
-    with _named_errors(path), safe_open(path, framework="pt", device="cpu") as handle:
-        return {name: _stored(handle.get_slice(name), shard) for name in handle.keys()}  # noqa: SIM118
+def _read_header(path: Path) -> dict[str, Extent]:
+    """Where each tensor lies. The library checks the header (shapes, sizes, no gap, no overlap); then it's ours to use."""
+    with _named_errors(path):
+        with safe_open(path, framework="pt", device="cpu"):
+            pass
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    unknown = {entry["dtype"] for entry in header.values()} - set(_DTYPES)
+    if unknown:
+        raise ModelError(f"Tensors must be of a type that PyTorch has ({', '.join(_DTYPES)}); {path} has {unknown}.")
+    return {name: _extent(path, 8 + length, entry) for name, entry in header.items()}
 
 
-def _stored(view, shard: int) -> Stored:
-    shape = tuple(view.get_shape())
-    bits = _BITS.get(view.get_dtype(), 8)
-    return Stored(shape=shape, nbytes=torch.Size(shape).numel() * bits // 8, shard=shard)
+def _extent(path: Path, data: int, entry: dict[str, Any]) -> Extent:
+    start, end = entry["data_offsets"]
+    return Extent(path, data + start, end - start, tuple(entry["shape"]), _DTYPES[entry["dtype"]])
 
 
-_BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16}
-"""Widths of safetensors' types that aren't one byte; only the progress display needs them."""
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""safetensors' types."""
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import torch
 from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from quatrain.errors import ModelError
 from quatrain.models.sources import Source
@@ -47,7 +48,8 @@ def build_skeleton(config: PreTrainedConfig, *, dtype: torch.dtype, trust_remote
         ModelError: The configuration isn't that of a causal language model.
     """
     try:
-        with init_empty_weights(include_buffers=False):
+        # Filling meta tensors with random numbers changes nothing, and takes longer than building the model.
+        with init_empty_weights(include_buffers=False), no_init_weights():
             model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
     except ValueError as error:
         raise ModelError(

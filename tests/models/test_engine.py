@@ -1,0 +1,246 @@
+"""Our own blocks against plain PyTorch in float32 on the same weights: loss and every adapter gradient."""
+
+import pytest
+import torch
+
+from quatrain.adapters import adapter_layers, adapter_parameters, attach_lora, detach_lora
+from quatrain.blocks import KEEP_ALL, OFFLOAD, POLICIES, RECOMPUTE_ALL, Policy
+from quatrain.errors import ModelError
+from quatrain.models.autograd_objective import AutogradObjective
+from quatrain.models.engine import Engine
+from quatrain.models.objective import Objective
+from tests.models.engine_models import VARIANTS, batch_of, expected, gradients, random_model, samples, worst
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.fixture(autouse=True)
+def exact_products():
+    """float32 products as float32."""
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_loss_and_gradients_are_those_of_plain_pytorch(variant, device):
+    model, batch = random_model(variant, device=device), batch_of(samples())
+    loss, grads = expected(model, batch)
+    engine = Engine(model)
+    assert engine.accumulate(batch).item() == pytest.approx(loss, rel=1e-5)
+    assert worst(gradients(model), grads) < 2e-4
+    assert engine.loss(batch).item() == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("variant", ["llama", "qwen2", "gemma2"])
+def test_padded_rows_give_what_packed_ones_do(variant, device):
+    model = random_model(variant, device=device)
+    _, grads = expected(model, batch_of(samples()))
+    Engine(model).accumulate(batch_of(samples(), packing=False))
+    assert worst(gradients(model), grads) < 2e-4
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("variant", ["llama", "qwen3", "gemma2", "phi3"])
+def test_what_is_kept_changes_no_bit(variant, device):
+    model, batch = random_model(variant, device=device, lora_dropout=0.3).train(), batch_of(samples())
+    engine, found = Engine(model), []
+    for policy in (*POLICIES.values(), Policy(attention="recompute"), Policy(x2="recompute"), Policy(qkv="recompute")):
+        engine.set_policy(policy)
+        torch.manual_seed(1)
+        engine.accumulate(batch)
+        found.append(gradients(model))
+    for other in found[1:]:
+        assert all(torch.equal(found[0][name], other[name]) for name in other)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("variant", ["llama-bias", "gemma3", "phi3"])
+def test_dropout_is_that_of_its_masks(variant, device):
+    """The masks are drawn from the seed and applied in plain PyTorch, adapter by adapter."""
+    model, batch = random_model(variant, device=device, lora_dropout=0.25).train(), batch_of(samples())
+    engine = Engine(model)
+    torch.manual_seed(5)
+    loss = engine.accumulate(batch).item()
+    torch.manual_seed(5)
+    seed = torch.randint(1 << 62, (1,)).to(device)
+    expected_loss, grads = expected(model, batch, 0.25, seed)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert worst(gradients(model), grads) < 2e-4
+    model.eval()
+    assert engine.accumulate(batch).item() != pytest.approx(loss, rel=1e-4), "no dropout in evaluation mode"
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("variant", ["llama", "qwen2", "gemma2"])
+def test_bfloat16_is_as_near_to_float32_as_autograd(variant, device):
+    """Rounding alone makes a hundredth of the gradient; whoever is further away than autograd does something else."""
+    model = random_model(variant, device=device, dtype=torch.bfloat16)
+    batch = batch_of(samples(lengths=(37, 21, 64)))
+    loss, grads = expected(model, batch)
+    AutogradObjective(model).accumulate(batch)
+    plain = gradients(model)
+    ours_loss = Engine(model).accumulate(batch).item()
+    ours = gradients(model)
+    assert ours_loss == pytest.approx(loss, rel=1e-2)
+
+    def mean(found):
+        return sum(float((found[n] - g).norm() / g.norm()) for n, g in grads.items()) / len(grads)
+
+    assert mean(ours) <= max(1e-2, 1.1 * mean(plain))
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"target_modules": ["q_proj", "v_proj"]},
+        {"target_modules": ["down_proj", "o_proj"], "r": 3},
+        {"target_modules": ["up_proj"], "r": 17, "use_rslora": True},
+        {"layers_to_transform": [1]},
+    ],
+    ids=str,
+)
+def test_any_choice_of_targets_and_ranks(lora):
+    model, batch = random_model("llama-bias", **lora), batch_of(samples())
+    _, grads = expected(model, batch)
+    Engine(model).accumulate(batch)
+    assert worst(gradients(model), grads) < 2e-4
+
+
+def test_a_base_in_sixteen_or_more_bits():
+    model, batch = random_model("qwen2", four_bits=False), batch_of(samples())
+    _, grads = expected(model, batch)
+    Engine(model).accumulate(batch)
+    assert worst(gradients(model), grads) < 2e-4
+
+
+def test_a_model_without_an_adapter_has_its_loss():
+    model, batch = detach_lora(random_model("llama")), batch_of(samples())
+    loss = Engine(model).loss(batch).item()
+    assert loss == pytest.approx(AutogradObjective(model).loss(batch).item(), rel=1e-5)
+
+
+def test_gradients_of_micro_batches_add_up_until_they_are_dropped():
+    model, batch = random_model("llama"), batch_of(samples())
+    engine = Engine(model)
+    engine.accumulate(batch)
+    once = {name: p.grad.clone() for name, p in adapter_parameters(model).items()}
+    engine.accumulate(batch)
+    for name, parameter in adapter_parameters(model).items():
+        torch.testing.assert_close(parameter.grad, 2 * once[name])
+    model.zero_grad(set_to_none=True)
+    engine.accumulate(batch)
+    assert all(torch.equal(p.grad, once[name]) for name, p in adapter_parameters(model).items())
+
+
+def test_updates_and_loaded_values_reach_the_next_forward():
+    model, batch = random_model("llama"), batch_of(samples())
+    engine = Engine(model)
+    before = engine.loss(batch).item()
+    with torch.no_grad():
+        for parameter in adapter_parameters(model).values():
+            parameter.zero_()
+    after = engine.loss(batch).item()
+    assert after == pytest.approx(AutogradObjective(model).loss(batch).item(), rel=1e-5) != before
+
+
+def test_parameters_stay_the_objects_they_are():
+    model = random_model("llama")
+    before = adapter_parameters(model)
+    values = {name: parameter.clone() for name, parameter in before.items()}
+    Engine(model)
+    for name, parameter in adapter_parameters(model).items():
+        assert parameter is before[name] and parameter.requires_grad
+        assert torch.equal(parameter, values[name])
+
+
+def test_what_the_blocks_cannot_compute_is_refused_with_the_reason():
+    model = random_model("llama")
+    next(iter(adapter_layers(model).values())).lora_dropout = 0.5
+    with pytest.raises(ModelError, match="different dropout rates"):
+        Engine(model)
+    model = detach_lora(random_model("llama"))
+    model.config.model_type = "unheard-of"
+    with pytest.raises(ModelError, match="unheard-of isn't among"):
+        Engine(model)
+    model = random_model("llama")
+    model.config.attention_dropout = 0.1
+    with pytest.raises(ModelError, match="attention_dropout"):
+        Engine(model)
+
+
+def test_an_adapter_outside_of_the_blocks_is_refused():
+    model = detach_lora(random_model("llama"))
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
+    attach_lora(model)
+    from quatrain.adapters.attach import replace_module
+    from quatrain.adapters.lora import LoraLinear
+
+    replace_module(model, "lm_head", LoraLinear(model.lm_head, r=2, lora_alpha=2))
+    with pytest.raises(ModelError, match="lm_head carries an adapter"):
+        Engine(model)
+
+
+class TestChoice:
+    """Which of the two ways an objective takes."""
+
+    def test_our_blocks_where_they_are_wanted(self):
+        model = random_model("llama")
+        objective = Objective(model, fused_blocks="on")
+        assert objective.engine is not None and objective.packs
+        batch = batch_of(samples())
+        assert objective.loss(batch).item() == pytest.approx(AutogradObjective(model).loss(batch).item(), rel=1e-5)
+
+    def test_the_models_own_on_a_cpu(self):
+        assert Objective(random_model("llama")).engine is None
+
+    @pytest.mark.gpu
+    def test_our_blocks_on_a_gpu(self):
+        assert Objective(random_model("llama", device="cuda")).engine is not None
+
+    def test_not_for_a_model_that_computes_something_else(self):
+        model = random_model("llama")
+        forward = model.model.layers[0].forward
+        model.model.layers[0].forward = lambda *args, **kwargs: 1.2 * forward(*args, **kwargs)
+        with pytest.raises(ModelError, match="other hidden states"):
+            Objective(model, fused_blocks="on")
+
+    def test_not_where_the_head_is_more_than_a_product(self):
+        model = random_model("llama")
+        head = model.lm_head
+        model.lm_head.forward = lambda x: torch.sin(torch.nn.functional.linear(x, head.weight))
+        with pytest.raises(ModelError, match="head"):
+            Objective(model, fused_blocks="on")
+
+    def test_as_much_is_kept_as_fits(self):
+        engine = Engine(random_model("llama", blocks=12))
+        from quatrain.blocks import fastest_policy
+        from quatrain.blocks.memory import activation_bytes
+
+        needed = {name: activation_bytes(engine.stack, 10_000_000, policy) for name, policy in POLICIES.items()}
+        assert needed["off"] > needed["gate_up"] > needed["offload"] and needed["on"] < needed["gate_up"]
+        margin = 2 << 30
+        assert fastest_policy(engine.stack, 10_000_000, needed["off"] + margin) == KEEP_ALL
+        assert fastest_policy(engine.stack, 10_000_000, needed["gate_up"]) == OFFLOAD
+        assert fastest_policy(engine.stack, 10_000_000, 0) == RECOMPUTE_ALL
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_recording_gives_the_same_bits(dropout):
+    from quatrain.blocks.recorded import RecordedStack
+
+    model = random_model("llama", device="cuda", dtype=torch.bfloat16, lora_dropout=dropout).train()
+    engine, batches = Engine(model), [batch_of(samples(lengths=n)) for n in ((20, 40, 4), (33, 31))]
+    eager = []
+    for batch in batches:
+        torch.manual_seed(3)
+        engine.accumulate(batch)
+        eager.append(gradients(model))
+    engine.recorder._pays = True
+    for batch, one in zip(batches, eager, strict=True):
+        torch.manual_seed(3)
+        engine.accumulate(batch)
+        other = gradients(model)
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert all(isinstance(made, RecordedStack) for made in engine.recorder._recordings.values())

@@ -13,7 +13,8 @@ IDS = torch.tensor([[1, 5, 9, 100, 44, 7, 2], [3, 3, 8, 120, 150, 6, 11]])
 
 
 @pytest.mark.parametrize("policy", [KEEP_ALL, RECOMPUTE_ALL], ids=["keep", "recompute"])
-@pytest.mark.parametrize("variant", VARIANTS)
+# Gemma 2's attention is always sent a mask, because of its soft-capping: its layers run as they are.
+@pytest.mark.parametrize("variant", VARIANTS.keys() - {"gemma2"})
 def test_a_foreign_loop_gets_the_same_loss_and_gradients(variant, policy):
     model = random_model(variant).train()
     # Rows within the windows: beyond, transformers sends a mask, and the layer's own forward runs.

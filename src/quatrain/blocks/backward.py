@@ -17,7 +17,7 @@ from quatrain.ops.rms_norm import rms_norm_backward
 
 
 def backward(block: DecoderBlock, d_TH: Tensor, row: Row, kept: Kept, *, input_needs_gradient: bool = True) -> None:
-    """Turn `d_TH`, the gradient of the block's output, in place into that of its input, and add the adapters' gradients.
+    """Turn `d_TH`, the gradient of the block's output, into that of its input, in place; adapters' gradients are added.
 
     Args:
         kept: what the forward kept; missing groups are recomputed. Used up: nothing in it is valid afterwards.
@@ -111,7 +111,7 @@ def _through_norm(
 
 
 def _through_out_norm(block: DecoderBlock, d_TH: Tensor, x_TH: Tensor | None, norm) -> Tensor:
-    """The gradient of a branch, from that of the residual stream to which it is added behind a norm, if there is one."""
+    """The gradient of a branch, from that of the residual stream to which it is added, behind a norm if there is one."""
     if norm is None:
         return d_TH
     branch = block.workspace.get("branch", *d_TH.shape)

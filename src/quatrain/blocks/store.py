@@ -32,7 +32,7 @@ class _Trip:
 
 
 class ActivationStore:
-    """Kept tensors of all blocks of a model on `device`. On the CPU host and device are one: offloading does nothing."""
+    """Kept tensors of all blocks of a model on `device`. On the CPU, host and device are one: nothing is offloaded."""
 
     def __init__(self, device: torch.device):
         self._cuda = device.type == "cuda"
@@ -88,9 +88,9 @@ class ActivationStore:
     def _send(self, index: int, kept: Kept, policy: Policy) -> None:
         assert self._out is not None
         stream = torch.cuda.current_stream(self._device)
-        if earlier := self._trips.get(index - _IN_FLIGHT):
-            if earlier.left is not None:
-                stream.wait_event(earlier.left)
+        earlier = self._trips.get(index - _IN_FLIGHT)
+        if earlier is not None and earlier.left is not None:
+            stream.wait_event(earlier.left)
         trip = self._trips.setdefault(index, _Trip())
         self._out.wait_stream(stream)
         with torch.cuda.stream(self._out):

@@ -1,6 +1,7 @@
-"""Small random models in four bits, and what plain PyTorch in float32 makes of them: the oracle of the engine's tests."""
+"""Small random models in four bits, and what plain PyTorch in float32 makes of them: the oracle of engine tests."""
 
 import copy
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -119,7 +120,7 @@ def expected(model, batch, dropout: float = 0.0, seed: Tensor | None = None) -> 
     masked = _mask_all(twin, batch.input_ids.shape[1], Dropout(dropout, seed, 0)) if seed is not None else []
     total = torch.zeros((), device=next(twin.parameters()).device)
     bounds = batch.cu_seqlens.tolist()
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         for layer in masked:
             layer.rows = slice(start, end)
         ids, targets = (t[:, start:end].to(total.device) for t in (batch.input_ids, batch.targets))

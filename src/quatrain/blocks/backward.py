@@ -111,7 +111,7 @@ def _through_norm(
 
 
 def _through_out_norm(block: DecoderBlock, d_TH: Tensor, x_TH: Tensor | None, norm) -> Tensor:
-    """The gradient of a branch, from that of the residual stream to which it is added, behind a norm if there is one."""
+    """The gradient of a branch, from that of the residual stream to which it is added, maybe behind a norm."""
     if norm is None:
         return d_TH
     branch = block.workspace.get("branch", *d_TH.shape)

@@ -69,7 +69,8 @@ class Recorder:
         behind = (done - asked) / (done - began)
         self._pays = behind < _BEHIND
         verdict = "run as CUDA graphs" if self._pays else "aren't recorded as CUDA graphs"
-        self.note = f"the blocks {verdict}: of a forward's {(done - began) * 1e3:.1f} ms, Python needs {(asked - began) * 1e3:.1f}"
+        total, asking = (done - began) * 1e3, (asked - began) * 1e3
+        self.note = f"the blocks {verdict}: Python needs {asking:.1f} ms of a forward's {total:.1f} ms"
 
     def _refuse(self, reason: str) -> None:
         self._pays, self.note = False, f"the blocks aren't recorded as CUDA graphs: {reason}"

@@ -65,7 +65,7 @@ class SafetensorsFolder:
         return self._handle.get_tensor(name)
 
     def arriving(self, groups: list[list[str]], device: torch.device) -> Generator[dict[str, torch.Tensor], None, None]:
-        """The tensors of each group in turn: read ahead to a GPU, each in its own memory, or else as `read` gives them."""
+        """The tensors of each group in turn: on a GPU read ahead, each in its own memory; else as `read` gives them."""
         if device.type == "cuda":
             return read_ahead(groups, self._extents, CudaLane(device))
         return ({name: self.read(name) for name in names} for names in groups)
@@ -111,7 +111,7 @@ def _weight_map(folder: Path) -> dict[str, str]:
 
 
 def _read_header(path: Path) -> dict[str, Extent]:
-    """Where each tensor lies. The library checks the header (shapes, sizes, no gap, no overlap); then it's ours to use."""
+    """Where each tensor lies. The library has to accept the header first: shapes, sizes, no gap, no overlap."""
     with _named_errors(path):
         with safe_open(path, framework="pt", device="cpu"):
             pass

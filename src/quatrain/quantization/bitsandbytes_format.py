@@ -62,11 +62,13 @@ def to_bitsandbytes(weight: QuantizedTensor, name: str) -> dict[str, Tensor]:
     return tensors
 
 
-def from_bitsandbytes(tensors: Mapping[str, Tensor], name: str) -> QuantizedTensor:
+def from_bitsandbytes(tensors: Mapping[str, Tensor], name: str, *, check_finite: bool = True) -> QuantizedTensor:
     """Read the weight ``name`` from ``tensors`` (a checkpoint, or part of one); its tensors are views where possible.
 
     Raises QuantizationError if a field is missing or of the wrong type, if sizes contradict each other, if a codebook
-    isn't the one that its name promises, or if a scale isn't finite.
+    isn't the one that its name promises, or if a scale isn't finite. Seeing the last waits for the device that the
+    scales are on; with ``check_finite=False`` it is left to :func:`quatrain.quantization.check_finite_weights`. What
+    :func:`is_description` names is read value by value, so it belongs on the CPU.
     """
     state = _read_state(tensors, name)
     numel = math.prod(state["shape"])
@@ -82,12 +84,14 @@ def from_bitsandbytes(tensors: Mapping[str, Tensor], name: str) -> QuantizedTens
         check_bytes(f"{name}.absmax", scales, blocks)
         nested_scales = _field(tensors, f"{name}.nested_absmax").contiguous().view(-1)
         check_scales(f"{name}.nested_absmax", nested_scales, -(-blocks // NESTED_BLOCK_SIZE))
-        _check_finite(f"{name}.nested_absmax", nested_scales)
+        if check_finite:
+            _check_finite(f"{name}.nested_absmax", nested_scales)
         _check_table(tensors, f"{name}.nested_quant_map", dynamic_map())
-        offset = torch.tensor(state["nested_offset"], dtype=torch.float32, device=codes.device)
+        offset = torch.full((), state["nested_offset"], dtype=torch.float32, device=codes.device)
     else:
         check_scales(f"{name}.absmax", scales, blocks)
-        _check_finite(f"{name}.absmax", scales)
+        if check_finite:
+            _check_finite(f"{name}.absmax", scales)
     return QuantizedTensor(
         codes=codes,
         scales=scales,
@@ -106,6 +110,11 @@ def stored_names(tensors: Mapping[str, Any], name: str) -> list[str]:
         return []
     fields = ["absmax", "quant_map", "nested_absmax", "nested_quant_map", *(_STATE + t for t in QUANT_TYPES)]
     return [key for key in (name, *(f"{name}.{field}" for field in fields)) if key in tensors]
+
+
+def is_description(name: str) -> bool:
+    """True for a stored tensor that says what a 4-bit weight's bytes mean: a codebook, a map, the JSON field."""
+    return name.rpartition(".")[2].endswith("quant_map") or f".{_STATE}" in name
 
 
 def _field(tensors: Mapping[str, Tensor], name: str) -> Tensor:

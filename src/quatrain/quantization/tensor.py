@@ -59,11 +59,12 @@ class QuantizedTensor:
 
     @property
     def witness(self) -> Tensor:
-        """A float32 scalar on the device that is finite exactly if all that was quantized is, and its scales' sum.
+        """A float32 scalar on the device that is finite exactly if the scales are, and with them what was quantized.
 
-        A NaN or an infinity makes its block's scale NaN or infinite, and with it the largest scale and their mean.
+        A NaN or an infinity makes its block's scale NaN or infinite; double quantization takes it on through the
+        offset to all scales of the scales.
         """
-        return self.scales.amax() if self.offset is None else self.offset
+        return (self.scales if self.nested_scales is None else self.nested_scales).sum()
 
     def dequantize(self, dtype: torch.dtype | None = None, *, out: Tensor | None = None) -> Tensor:
         """The tensor [shape] in ``dtype`` (its original one by default).
@@ -152,6 +153,6 @@ def check_finite_weights(weights: Mapping[str, QuantizedTensor]) -> None:
     if damaged:
         more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
         raise QuantizationError(
-            f"{', '.join(damaged[:5])}{more} must be finite; there is a NaN or an infinity, or scales so large that "
-            "their sum isn't finite. The weights are damaged, or overflowed when they were cast to float16."
+            f"{', '.join(damaged[:5])}{more} must be finite; they hold a NaN or an infinity, or scales so "
+            "large that their sum isn't finite. They are damaged, or overflowed when they were cast to float16."
         )

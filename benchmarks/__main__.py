@@ -1,65 +1,97 @@
-"""Run benchmarks and write their results and the table made from them.
+"""Measure Quatrain beside its peers, record what was measured, and make the table from the records.
 
-python -m benchmarks                 all that this machine can run
-python -m benchmarks cpu_step        one
-python -m benchmarks --table         only the table, from the result files that are there
+  python -m benchmarks                                   everything that this machine can run
+  python -m benchmarks --list                            what there is
+  python -m benchmarks train_8b_4x2048                   one case, all of its contenders
+  python -m benchmarks 'train_1b_*' --contender quatrain us alone in some cases, beside what is recorded of the others
+  python -m benchmarks --table                           only the table, from the result files
+
+A contender whose library isn't installed is skipped and named; one that crashes, takes too long or computes something
+else loses its own row, and the reason is recorded. Measure `ceilings` first on a new machine: floors come from it.
 """
 
 import argparse
-import importlib
-import json
-import platform
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from benchmarks.table import write_table
-from quatrain.device import name
+from benchmarks.case import Case
+from benchmarks.registry import CASES, select
+from benchmarks.results import RESULTS
+from benchmarks.runner import Runner
+from benchmarks.table import PAGE, write_table
 
-RESULTS = Path(__file__).parent / "results"
-CASES = {
-    "cpu_attention": "attention of one sample on a CPU, against PyTorch's flash kernel",
-    "cpu_step": "a training step of SmolLM2-135M on two CPU cores, against bitsandbytes + PEFT + transformers",
-    "gsm8k": "SmolLM2-135M on GSM8K: perplexity in 16 bits, in NF4, after QLoRA; the loss curve beside the peer's",
-    "gsm8k_float32": "some steps of that training in float32, where rounding hides nothing",
-    "kernels": "the dequantize kernel on a GPU, against a plain copy and bitsandbytes",
-    "optimizer": "8-bit AdamW, paged and not, against bitsandbytes",
-}
-GPU_ONLY = {"kernels"}
+CHECKPOINTS = Path(__file__).resolve().parent.parent / ".cache" / "benchmarks"
+_CHECKPOINTS_HELP = "where models of random weights are made, once, up to 20 GB (%(default)s)"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure, and write what was measured.")
-    parser.add_argument("cases", nargs="*", metavar="case", help=f"any of: {', '.join(CASES)}")
-    parser.add_argument("--table", action="store_true", help="only make the table from the result files")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result files")
+    parser = _parser()
     arguments = parser.parse_args()
-    if unknown := set(arguments.cases) - set(CASES):
-        parser.error(f"no such case: {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
-    for case in [] if arguments.table else arguments.cases or CASES:
-        if case in GPU_ONLY and not torch.cuda.is_available():
-            print(f"{case}: skipped, it needs a CUDA device")
+    try:
+        cases = select(arguments.cases)
+    except LookupError as error:
+        parser.error(str(error))
+    known = {who.name for case in cases for who in case.contenders}
+    if unknown := set(arguments.contender or ()) - known:
+        parser.error(f"no contender of these cases is called {', '.join(sorted(unknown))}; there are {sorted(known)}")
+    if arguments.list:
+        _list(cases)
+        return
+    if not arguments.table:
+        _run(cases, arguments)
+    beside = PAGE if arguments.results.resolve() == RESULTS else arguments.results / PAGE.name
+    write_table(arguments.results, arguments.page or beside)
+
+
+def _run(cases: list[Case], arguments: argparse.Namespace) -> None:
+    runner = Runner(
+        results=arguments.results,
+        models=arguments.checkpoints.resolve(),
+        tokenizer=arguments.tokenizer,
+        quick=arguments.quick,
+        limit_s=arguments.limit,
+        say=partial(print, flush=True),
+    )
+    for case in cases:
+        if case.device == "cuda" and not torch.cuda.is_available():
+            print(f"{case.name}: skipped, it needs a CUDA device")
             continue
-        print(f"{case}: {CASES[case]}", flush=True)
-        result = importlib.import_module(f"benchmarks.{case}").run()
-        path = arguments.results / f"{case}{'_gpu' if torch.cuda.is_available() else ''}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"machine": machine(), **result}, indent=1) + "\n", encoding="utf-8")
-        print(f"{case}: written to {path}", flush=True)
-    write_table(arguments.results)
+        print(f"{case.name}: {case.kind.title}; {case.title or 'all sizes'}", flush=True)
+        runner.run_case(case, arguments.contender)
 
 
-def machine() -> dict[str, str]:
-    """What the numbers were measured on."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    packages = {package: version(package) for package in ("torch", "transformers")}
-    return {
-        "device": name(device),
-        "threads": str(torch.get_num_threads()),
-        "python": platform.python_version(),
-        **packages,
-    }
+def _list(cases: list[Case]) -> None:
+    for case in cases:
+        print(f"{case.name:30} {case.device:5} {case.title or case.kind.title}")
+        print(f"{'':36} contenders: {', '.join(who.name for who in case.contenders)}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        epilog="Cases: " + ", ".join(name for name, case in CASES.items() if case.listed),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("cases", nargs="*", metavar="case", help="names or globs of cases; all without any")
+    add("--contender", action="append", metavar="NAME", help="only this contender; may be given several times")
+    add("--list", action="store_true", help="list the cases and their contenders")
+    add("--table", action="store_true", help="only make the table")
+    add("--quick", action="store_true", help="a third of the repetitions, for a look; the table says so")
+    add("--limit", type=float, metavar="SECONDS", help="time limit of a contender, instead of the case's own")
+    add("--results", type=Path, default=RESULTS, metavar="FOLDER", help="folder of the result files (%(default)s)")
+    add(
+        "--page",
+        type=Path,
+        metavar="FILE",
+        help="the table's file (docs/benchmarks.md; with another results folder, in it)",
+    )
+    add("--checkpoints", type=Path, default=CHECKPOINTS, metavar="FOLDER", help=_CHECKPOINTS_HELP)
+    add("--tokenizer", type=Path, metavar="FOLDER", help="a tokenizer to put beside them, instead of one of bytes")
+    return parser
 
 
 if __name__ == "__main__":

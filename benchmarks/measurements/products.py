@@ -1,0 +1,112 @@
+"""A 4-bit product for few rows, as in decoding: y = x · dequantize(W)ᵀ."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from benchmarks.case import (
+    BITSANDBYTES,
+    QUATRAIN,
+    SIXTEEN_BITS,
+    Case,
+    Contender,
+    Figures,
+    Kind,
+    Play,
+    Row,
+    Rows,
+    Setting,
+)
+from benchmarks.case import WrongResult as Wrong
+from benchmarks.floor import copy_rate, product_floor_ms
+from benchmarks.gate import relative_error
+from benchmarks.timing import kernel_ms
+
+KIND = Kind(
+    title="4-bit products for few rows",
+    note="M rows of 4,096 in bfloat16 times a 14336×4096 matrix in NF4 with double quantization. Buffers rotate and "
+    "launches queue up. Floor: weight, input and output move once at the speed of a large copy.",
+)
+OUTPUTS, INPUTS = 14336, 4096
+ROWS = (1, 4, 8, 16, 32)
+ROTATION, LAUNCHES = 8, 64
+TOLERANCE = 1e-2
+"""Of the output by norm, against float32 on the dequantized weight: rounding to bfloat16 costs 0.2 to 0.4 %."""
+
+Product = Callable[[Tensor], Tensor]
+Make = Callable[[Tensor], Product]
+"""Weight [outputs, inputs] in bfloat16 → x [M, inputs] to y [M, outputs]."""
+
+
+def quatrain(dense: Tensor) -> Product:
+    """The layer that a loaded model consists of."""
+    from quatrain.quantization import QuantizedLinear, quantize_4bit
+
+    return QuantizedLinear.from_quantized(quantize_4bit(dense))
+
+
+def bitsandbytes(dense: Tensor) -> Product:
+    from bitsandbytes import functional
+    from bitsandbytes.autograd._functions import matmul_4bit
+
+    codes, state = functional.quantize_4bit(dense, quant_type="nf4", compress_statistics=True)
+    return lambda x: matmul_4bit(x, codes.t(), state)
+
+
+def sixteen_bits(dense: Tensor) -> Product:
+    """What the 4-bit product saves or costs beside the plain one."""
+    return lambda x: x @ dense.T
+
+
+@torch.inference_mode()
+def measure(make: Make, quantized: bool, setting: Setting) -> Rows:
+    from quatrain.quantization import quantize_4bit
+
+    dense = torch.randn(OUTPUTS, INPUTS, device=setting.device, dtype=torch.bfloat16)
+    products = [make(dense.clone()) for _ in range(ROTATION)]
+    weight = (quantize_4bit(dense).dequantize(torch.float32) if quantized else dense.float()).cpu()
+    rows = {}
+    for m in ROWS:
+        x = torch.randn(m, INPUTS, device=setting.device, dtype=torch.bfloat16)
+        error = relative_error(products[0](x).cpu(), x.float().cpu() @ weight.T)
+        if not error <= TOLERANCE:
+            raise Wrong(f"M = {m}: relative error {error:.1e} against float32 (at most {TOLERANCE})")
+        samples = _times(products, x, setting)
+        rows[_label(m)] = Row(samples_ms=samples, flops=2 * m * OUTPUTS * INPUTS, values={"error": error})
+    return rows
+
+
+def _times(products: list[Product], x: Tensor, setting: Setting) -> list[float]:
+    return kernel_ms(lambda i: products[i](x), rotation=ROTATION, launches=LAUNCHES, rounds=setting.repetitions(9))
+
+
+def floor(ceilings: Figures) -> Figures:
+    rate = copy_rate(ceilings)
+    return {_label(m): {"ms": product_floor_ms(m, OUTPUTS, INPUTS, rate)} for m in ROWS}
+
+
+def _label(m: int) -> str:
+    return f"M = {m}"
+
+
+CONTENDERS: dict[Contender, tuple[Make, bool]] = {
+    BITSANDBYTES: (bitsandbytes, True),
+    SIXTEEN_BITS: (sixteen_bits, False),
+    QUATRAIN: (quatrain, True),
+}
+
+CASES = (
+    Case(
+        name="product_4bit",
+        kind=KIND,
+        title="",
+        contenders={who: Play(partial(measure, *how)) for who, how in CONTENDERS.items()},
+        device="cuda",
+        options={"outputs": OUTPUTS, "inputs": INPUTS, "rotation": ROTATION},
+        target={_label(1): {"ms": 0.014}},
+        floor=floor,
+        limit_s=120,
+    ),
+)

@@ -26,9 +26,13 @@ class _Trip:
     """The offloaded tensors of one block."""
 
     host: dict[str, Tensor] = field(default_factory=dict)
+    """Their pinned memory, used again in every step."""
     left: torch.cuda.Event | None = None
+    """While they are away: when they had left."""
     back: dict[str, Tensor] = field(default_factory=dict)
+    """On their way back, and until somebody takes them."""
     returned: torch.cuda.Event | None = None
+    """When they are back."""
 
 
 class ActivationStore:
@@ -59,10 +63,9 @@ class ActivationStore:
     def get(self, index: int) -> Kept:
         """What is there of block `index`, all of it on the device; it belongs to the caller."""
         kept = self._kept.pop(index)
+        self.fetch(index)
         trip = self._trips.get(index)
-        if trip is not None and self._cuda:
-            self.fetch(index)
-            assert trip.returned is not None
+        if trip is not None and trip.returned is not None:
             stream = torch.cuda.current_stream(self._device)
             stream.wait_event(trip.returned)
             for name, tensor in trip.back.items():
@@ -74,7 +77,7 @@ class ActivationStore:
     def fetch(self, index: int) -> None:
         """Start bringing block `index` back, if it is away and not on its way."""
         trip = self._trips.get(index)
-        if not self._cuda or trip is None or trip.returned is not None or trip.left is None:
+        if trip is None or trip.left is None:
             return
         assert self._in is not None
         self._in.wait_event(trip.left)

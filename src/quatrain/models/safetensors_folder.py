@@ -41,14 +41,16 @@ class SafetensorsFolder:
         self._paths = [checked_file(folder, name) for name in _shard_names(folder)]
         self._shard, self._handle = -1, None
         self.tensors: dict[str, Stored] = {}
-        self._extents: dict[str, Extent] = {}
+        """All tensors by name."""
+        self.extents: dict[str, Extent] = {}
+        """Where each of them lies."""
         for shard, path in enumerate(self._paths):
             for name, extent in _read_header(path).items():
                 if name in self.tensors:
-                    other = self._extents[name].path.name
+                    other = self.extents[name].path.name
                     raise ModelError(f"A tensor must be in one shard only; {name} is in {other} and in {path.name}.")
                 self.tensors[name] = Stored(shape=extent.shape, nbytes=extent.nbytes, shard=shard)
-                self._extents[name] = extent
+                self.extents[name] = extent
         missing = sorted(set(_weight_map(folder)) - set(self.tensors))
         if missing:
             raise ModelError(
@@ -67,7 +69,7 @@ class SafetensorsFolder:
     def arriving(self, groups: list[list[str]], device: torch.device) -> Generator[dict[str, torch.Tensor], None, None]:
         """The tensors of each group in turn: on a GPU read ahead, each in its own memory; else as `read` gives them."""
         if device.type == "cuda":
-            return read_ahead(groups, self._extents, CudaLane(device))
+            return read_ahead(groups, self.extents, CudaLane(device))
         return ({name: self.read(name) for name in names} for names in groups)
 
     def plan_names(self, model: PreTrainedModel, stored: Iterable[str]) -> NamePlan:

@@ -77,12 +77,12 @@ def keep_mask(dropout: Dropout, adapter: int, rows: int, columns: int) -> Tensor
     t_T1 = torch.arange(rows, device=device)[:, None].expand(rows, groups)
     group_1G = torch.arange(groups, device=device)[None, :].expand(rows, groups)
     stream = torch.full_like(t_T1, dropout.first_stream + adapter)
-    words = _philox((group_1G, t_T1, stream, torch.zeros_like(t_T1)), dropout.seed)
+    words = philox((group_1G, t_T1, stream, torch.zeros_like(t_T1)), dropout.seed)
     numbers = torch.stack([half for word in words for half in (word & 0xFFFF, word >> 16)], dim=-1)
     return (numbers >= dropout.threshold).view(rows, groups * GROUP)[:, :columns]
 
 
-def _philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Philox-4x32-10. Words are int64 from 0 to 2³² - 1: PyTorch can't shift and multiply unsigned integers."""
     c0, c1, c2, c3 = counter
     k0, k1 = seed & _WORD, (seed >> 32) & _WORD

@@ -9,11 +9,12 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from quatrain.errors import ModelError
 from quatrain.models import load_model, load_tokenizer, model_summary
-from quatrain.models.gguf_file import LAYOUTS, llama3_scaling
+from quatrain.models.gguf_config import llama3_scaling
+from quatrain.models.gguf_file import LAYOUTS, GgufFile
 from tests.conftest import make_tokenizer
 from tests.models.families import config_of
 
@@ -124,6 +125,16 @@ def test_weights_and_settings_equal_what_transformers_reads(tmp_path: Path, toke
     for name, tensor in ours.state_dict().items():
         torch.testing.assert_close(tensor, expected[name], atol=1e-6, rtol=1e-6, msg=name)
     torch.testing.assert_close(logits(ours), logits(theirs), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_configuration_is_the_one_that_transformers_reads(tmp_path: Path, tokenizer, architecture: str):
+    path = tmp_path / "model.gguf"
+    changes = {"head_dim": 128} if architecture == "qwen3" else {}
+    write_gguf(path, architecture, random_model(ARCHITECTURES[architecture], **changes), tokenizer)
+    theirs = AutoConfig.from_pretrained(tmp_path, gguf_file=path.name).to_dict()
+    ours = GgufFile(path).config().to_dict()
+    assert ours | {"_name_or_path": ""} == theirs | {"_name_or_path": ""}
 
 
 @pytest.fixture

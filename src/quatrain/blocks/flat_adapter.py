@@ -1,12 +1,12 @@
-"""All adapters of a model as two flat float32 buffers, one for values and one for gradients.
+"""All adapters of some products as flat float32 buffers: one for values, one for gradients.
 
 The parameters stay the objects they are, for optimizers, checkpoints and PEFT's format; only their storage moves, so
-that each is a view. A gradient is then added where it belongs by whoever computes it, a step's gradients are zeroed by
-one launch, and the matrices A of one product lie below one another, as the one operation that makes their gradients
-writes them.
+that each is a view. First come the matrices A of all products, then all B. A gradient is then added where it belongs by
+whoever computes it, a step's gradients are zeroed by one launch, one launch brings all A into the compute dtype, and
+the matrices A of one product lie below one another, as operations on a joint product want them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +17,25 @@ from quatrain.blocks.product import AdapterGradients, JoinedProduct
 class FlatAdapter:
     """Takes over the storage of the adapters in `products`. Parameters must be float32 on one device."""
 
-    def __init__(self, products: Sequence[JoinedProduct]):
-        self.parameters = [parameter for product in products for parameter in parameters_of(product)]
+    def __init__(self, products: Sequence[JoinedProduct], dtype: torch.dtype):
+        self.parameters = parameters_of(products)
         total = sum(parameter.numel() for parameter in self.parameters)
         device = self.parameters[0].device if self.parameters else None
         self.gradients = torch.zeros(total, device=device)
-        self._values = torch.empty(total, device=device)
         self._gradient_views = views(self.gradients, self.parameters)
-        for parameter, value in zip(self.parameters, views(self._values, self.parameters), strict=True):
+        values = torch.empty(total, device=device)
+        for parameter, value in zip(self.parameters, views(values, self.parameters), strict=True):
             value.copy_(parameter.detach())
             parameter.data = value
         point_gradients(products, self.gradients)
+        self._masters_of_a = values[: sum(product.a_RK.numel() for product in products)]
+        self._a = torch.empty_like(self._masters_of_a, dtype=dtype)
+        for product, a_RK in zip(products, self._a.split([p.a_RK.numel() for p in products]), strict=True):
+            product.a_RK = a_RK.view_as(product.a_RK)
+
+    def refresh(self) -> None:
+        """Bring all A in the compute dtype up to date."""
+        self._a.copy_(self._masters_of_a)
 
     def attach_gradients(self) -> None:
         """Make each parameter's `.grad` its view. Gradients that an optimizer dropped start again from zero."""
@@ -38,24 +46,26 @@ class FlatAdapter:
             parameter.grad = view
 
 
-def parameters_of(product: JoinedProduct) -> list[nn.Parameter]:
-    """A product's adapter parameters in the flat order: first all A, then all B."""
-    return [getattr(part.lora, half) for half in ("lora_A", "lora_B") for part in product.adapted]
+def parameters_of(products: Sequence[JoinedProduct]) -> list[nn.Parameter]:
+    """The adapters' parameters in the flat order."""
+    return [*_halves(products, "lora_A"), *_halves(products, "lora_B")]
 
 
-def views(flat: Tensor, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+def views(flat: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
     """Consecutive pieces of `flat` in the shapes of `parameters`."""
     pieces = flat.split([parameter.numel() for parameter in parameters])
     return [piece.view_as(parameter) for piece, parameter in zip(pieces, parameters, strict=True)]
 
 
 def point_gradients(products: Sequence[JoinedProduct], flat: Tensor) -> None:
-    """Let `products` add their adapters' gradients to consecutive pieces of `flat`."""
-    start = 0
-    for product in products:
-        parameters = parameters_of(product)
-        numel, of_a = sum(p.numel() for p in parameters), product.rank * product.in_features
-        piece = flat[start : start + numel]
-        b_NR = tuple(views(piece[of_a:], parameters[len(parameters) // 2 :]))
-        product.gradients = AdapterGradients(piece[:of_a].view(product.rank, product.in_features), b_NR)
-        start += numel
+    """Let `products` add their adapters' gradients to `flat`, in the flat order."""
+    sizes = [product.a_RK.numel() for product in products]
+    of_a, of_b = flat.split([sum(sizes), flat.numel() - sum(sizes)])
+    b_views = iter(views(of_b, list(_halves(products, "lora_B"))))
+    for product, a in zip(products, of_a.split(sizes), strict=True):
+        b_NR = tuple(next(b_views) for _ in product.adapted)
+        product.gradients = AdapterGradients(a.view_as(product.a_RK), b_NR)
+
+
+def _halves(products: Sequence[JoinedProduct], half: str) -> Iterator[nn.Parameter]:
+    return (getattr(part.lora, half) for product in products for part in product.adapted)

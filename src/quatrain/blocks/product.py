@@ -8,7 +8,8 @@ into the first: W gets R more columns that hold s·B, and x gets R more that hol
 
 which is one matrix product forward and one backward instead of four, at 1 % more time instead of 11 % (an H200, 8,192
 tokens). A frozen bias is one more such column, against a column of ones. W is dequantized straight into a scratch of
-row stride K + R that all blocks share; the adapter's columns, the *tail*, are refreshed once a micro-batch.
+row stride K + R that all blocks share, and the adapter's columns, the *tail*, are written beside it from the float32
+masters.
 
 Legend: T tokens, K inputs, N outputs of all linears, R columns of the tail.
 """
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 from quatrain.adapters.lora import LoraLinear
 from quatrain.blocks.workspace import Workspace
+from quatrain.ops.adapter_tail import TailPart, adapter_tail
 from quatrain.ops.low_rank import Dropout, low_rank_down, low_rank_gradient, low_rank_up_
 from quatrain.quantization import QuantizedLinear
 
@@ -73,10 +75,9 @@ class JoinedProduct:
         """R: columns of adapters, bias and padding."""
         self._ranks = tuple((part.columns.start, part.columns.stop - part.columns.start) for part in self.adapted)
         self._first_stream, self._workspace = first_stream, workspace
-        options = {"device": workspace.device, "dtype": workspace.dtype}
-        self._a_RK = torch.zeros(self.rank, self.in_features, **options)
-        self._tail_NR = torch.zeros(self.out_features, self.tail, **options)
-        self._write_bias()
+        self._bias_N = _joined_bias(self.parts, self.out_features, workspace)
+        self.a_RK = torch.empty(self.rank, self.in_features, device=workspace.device, dtype=workspace.dtype)
+        """All A below one another in the compute dtype; whoever updates adapters has it brought up to date."""
         self.gradients: AdapterGradients | None = None
         """Where the adapters' gradients are added."""
 
@@ -92,11 +93,10 @@ class JoinedProduct:
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Take the adapters' current values over, in the compute dtype."""
+        """Bring `a_RK` up to date, for a product that isn't part of a `FlatAdapter`."""
         for part in self.adapted:
             assert part.lora is not None
-            self._a_RK[part.columns].copy_(part.lora.lora_A)
-            torch.mul(part.lora.lora_B, part.lora.scaling, out=self._tail_NR[part.rows, part.columns])
+            self.a_RK[part.columns].copy_(part.lora.lora_A)
 
     def forward(self, x_TE: Tensor, seed: Tensor | None, out: Tensor) -> Tensor:
         """`x_TE` [T, K + R], whose first K columns are the input; the rest is filled here. → `out` [T, N]."""
@@ -108,7 +108,7 @@ class JoinedProduct:
         k, r = self.in_features, self.rank
         if r:
             ranks, dropout = self._ranks, self._dropout(seed)
-            low_rank_down(x_TE[:, :k], self._a_RK, out=x_TE[:, k : k + r], ranks=ranks, dropout=dropout)
+            low_rank_down(x_TE[:, :k], self.a_RK, out=x_TE[:, k : k + r], ranks=ranks, dropout=dropout)
         if self._biased:
             x_TE[:, k + r] = 1.0
         if self.tail > r + self._biased:
@@ -126,22 +126,15 @@ class JoinedProduct:
 
     def low_rank_input_gradient(self, dy_TN: Tensor, out: Tensor) -> Tensor:
         """Only the last R columns of `input_gradient`, for a block whose input needs no gradient."""
-        tail = out[:, self.in_features :]
-        torch.mm(dy_TN, self._tail_NR, out=tail)
-        return tail
+        tail_NR = self._workspace.get("weight", self.out_features, self.tail)
+        self._write_tail(tail_NR)
+        return torch.mm(dy_TN, tail_NR, out=out[:, self.in_features :])
 
     def add_adapter_gradient(self, dx_TE: Tensor, seed: Tensor | None) -> None:
         """Complete the first K columns of an `input_gradient` by what reaches the input through the adapters."""
         if self.rank:
             dx, dh = dx_TE[:, : self.in_features], self._dh(dx_TE)
-            low_rank_up_(dx, dh, self._a_RK, ranks=self._ranks, dropout=self._dropout(seed))
-
-    def low_rank_of(self, dx_TE: Tensor) -> tuple[Tensor, Tensor] | None:
-        """(dh [T, R], A [R, K]) whose product `add_adapter_gradient` would add, for an operation that adds it itself;
-        None if it can't be left to one: with dropout, or without adapters."""
-        if not self.rank or self.dropout_p or self.rank % 16:
-            return None
-        return self._dh(dx_TE), self._a_RK
+            low_rank_up_(dx, dh, self.a_RK, ranks=self._ranks, dropout=self._dropout(seed))
 
     def hidden(self, x_TE: Tensor) -> Tensor:
         """The x·Aᵀ [T, rank] that `forward` left in its input."""
@@ -151,7 +144,7 @@ class JoinedProduct:
         """x·Aᵀ [T, rank] anew."""
         out = torch.empty(len(x_TK), self.rank, device=x_TK.device, dtype=x_TK.dtype)
         if self.rank:
-            low_rank_down(x_TK, self._a_RK, out=out, ranks=self._ranks, dropout=self._dropout(seed))
+            low_rank_down(x_TK, self.a_RK, out=out, ranks=self._ranks, dropout=self._dropout(seed))
         return out
 
     def accumulate_gradients(
@@ -192,14 +185,28 @@ class JoinedProduct:
             else:
                 rows.copy_(part.base.weight)
         if self.tail:
-            weight_NE[:, k:] = self._tail_NR
+            self._write_tail(weight_NE[:, k:])
         return weight_NE
 
-    @torch.no_grad()
-    def _write_bias(self) -> None:
-        for part in self.parts:
-            if part.base.bias is not None:
-                self._tail_NR[part.rows, self.rank] = part.base.bias.to(self._tail_NR.dtype)
+    def _write_tail(self, out_NR: Tensor) -> None:
+        parts = tuple(
+            TailPart(part.lora.lora_B.detach(), part.rows.start, part.columns.start, part.lora.scaling)
+            for part in self.adapted
+            if part.lora is not None
+        )
+        adapter_tail(out_NR, parts, bias_N=self._bias_N, bias_column=self.rank)
+
+
+@torch.no_grad()
+def _joined_bias(parts: Sequence[Part], rows: int, workspace: Workspace) -> Tensor | None:
+    """The biases of all parts, zeros where one has none; None if none has."""
+    if all(part.base.bias is None for part in parts):
+        return None
+    bias_N = torch.zeros(rows, device=workspace.device, dtype=workspace.dtype)
+    for part in parts:
+        if part.base.bias is not None:
+            bias_N[part.rows] = part.base.bias.to(workspace.dtype)
+    return bias_N
 
 
 def _parts(modules: Sequence[nn.Module]) -> list[Part]:

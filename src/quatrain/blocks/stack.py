@@ -40,7 +40,7 @@ class BlockStack:
             DecoderBlock(spec, modules, index, self.workspace, tables) for index, (spec, modules) in enumerate(blocks)
         ]
         self.final_norm = final_norm
-        self.adapter = FlatAdapter([product for block in self.blocks for product in block.products])
+        self.adapter = FlatAdapter([product for block in self.blocks for product in block.products], dtype)
         self._store = ActivationStore(device)
 
     def set_policy(self, policy: Policy | Callable[[int], Policy]) -> None:
@@ -55,9 +55,7 @@ class BlockStack:
 
     def refresh(self) -> None:
         """Take the adapters' current values over; before the first forward after an update."""
-        for block in self.blocks:
-            for product in block.products:
-                product.refresh()
+        self.adapter.refresh()
 
     def forward(self, embedded_TH: Tensor, row: Row, *, for_backward: bool) -> tuple[Tensor, Tensor]:
         """(normalized hidden states [T, H], hidden states before the final norm [T, H]).

@@ -74,7 +74,7 @@ class Engine:
             recorded.backward()
             return loss
         self.stack.refresh()
-        with self.recorder.watch():
+        with self.recorder.watch(ids, row):
             hidden_TH, last_TH = self.stack.forward(self.spec.embedding(ids), row, for_backward=True)
         dhidden_TH = torch.zeros_like(hidden_TH)
         loss = self._head(hidden_TH, batch, dhidden_TH)

@@ -71,7 +71,7 @@ class Fused:
 
     def __init__(self, block: DecoderBlock):
         self.block = block
-        self.parameters = [parameter for product in block.products for parameter in parameters_of(product)]
+        self.parameters = parameters_of(block.products)
         self.dropout = any(product.dropout_p for product in block.products)
 
     def fits(self, config: Any, training: bool, arguments: dict[str, Any]) -> bool:

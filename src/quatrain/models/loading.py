@@ -113,9 +113,11 @@ def _prepare(
     where: Source, weights: GgufFile | SafetensorsFolder, placement: Placement, trust_remote_code: bool
 ) -> tuple[PreTrainedModel, LoadPlan]:
     """The empty model and the plan that fills it: everything that can go wrong without reading a weight."""
-    config = read_config(where, trust_remote_code=trust_remote_code)
     if isinstance(weights, GgufFile):
-        weights.complete(config)
+        config = weights.config()
+    else:
+        config = read_config(where, trust_remote_code=trust_remote_code)
+    config.name_or_path = where.name
     take_stored(config)
     model = build_skeleton(config, dtype=placement.compute_dtype, trust_remote_code=trust_remote_code)
     return model, plan_load(model, weights)

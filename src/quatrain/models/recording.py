@@ -6,6 +6,7 @@ and a recording pays. Its price: the memory of a recording's activations belongs
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,37 +28,30 @@ class Recorder:
     """Recordings of a stack by the shape of their rows.
 
     Attributes:
-        note: what was decided and why; empty until it is.
+        notes: what was decided and why, a sentence for each decision.
     """
 
     def __init__(self, stack: BlockStack, embedding: nn.Module):
         self._stack, self._embedding = stack, embedding
-        self._forwards = 0
-        self._pays: bool | None = None if stack.workspace.device.type == "cuda" else False
+        self._on_gpu = stack.workspace.device.type == "cuda"
+        self._forwards: Counter[tuple] = Counter()
+        self._pays: dict[tuple, bool] = {}
         self._recordings: dict[tuple, RecordedStack] = {}
-        self.note = ""
+        self.notes: list[str] = []
 
     def recording_of(self, ids: Tensor, row: Row) -> RecordedStack | None:
-        """What to run this row with, if it is to be run recorded."""
-        if not self._pays:
-            return None
-        if any(block.policy.offloads for block in self._stack.blocks):
-            return self._refuse("activations are offloaded, which a recording can't time")
+        """What to run this row with; None: it runs as it is."""
         key = RecordedStack.key(ids, row)
-        if key not in self._recordings:
-            if len(self._recordings) == _MOST_RECORDINGS:
-                return self._refuse("rows come in too many shapes")
-            try:
-                self._recordings[key] = RecordedStack(self._stack, self._embedding, ids, row)
-            except torch.OutOfMemoryError:
-                return self._refuse("there is no memory for a recording")
-        return self._recordings[key]
+        if self._pays.get(key) and key not in self._recordings:
+            self._record(key, ids, row)
+        return self._recordings.get(key)
 
     @contextmanager
-    def watch(self) -> Iterator[None]:
-        """Around a forward; one of them decides."""
-        self._forwards += 1
-        if self._pays is not None or self._forwards <= _UNTIL_WARM:
+    def watch(self, ids: Tensor, row: Row) -> Iterator[None]:
+        """Around a forward that runs as it is. The first warm one decides for all rows of this shape."""
+        key = RecordedStack.key(ids, row)
+        self._forwards[key] += 1
+        if not self._on_gpu or key in self._pays or self._forwards[key] <= _UNTIL_WARM:
             yield
             return
         torch.cuda.synchronize()
@@ -66,12 +60,26 @@ class Recorder:
         asked = time.perf_counter()
         torch.cuda.synchronize()
         done = time.perf_counter()
-        behind = (done - asked) / (done - began)
-        self._pays = behind < _BEHIND
-        verdict = "run as CUDA graphs" if self._pays else "aren't recorded as CUDA graphs"
-        total, asking = (done - began) * 1e3, (asked - began) * 1e3
-        self.note = f"the blocks {verdict}: Python needs {asking:.1f} ms of a forward's {total:.1f} ms"
+        self._pays[key] = self._decide(asked - began, done - began, tokens=len(ids))
 
-    def _refuse(self, reason: str) -> None:
-        self._pays, self.note = False, f"the blocks aren't recorded as CUDA graphs: {reason}"
-        self._recordings.clear()
+    def _decide(self, asking: float, total: float, tokens: int) -> bool:
+        """Whether a recording pays for a forward that took `total` seconds, `asking` of them in Python."""
+        measured = f"Python needs {asking * 1e3:.1f} ms of the {total * 1e3:.1f} ms of a forward of {tokens} tokens"
+        if (total - asking) / total >= _BEHIND:
+            return self._refuse(measured)
+        if any(block.policy.offloads for block in self._stack.blocks):
+            return self._refuse("activations are offloaded, which a recording can't follow")
+        if sum(self._pays.values()) == _MOST_RECORDINGS:
+            return self._refuse("rows come in too many shapes")
+        self.notes.append(f"the blocks run as CUDA graphs: {measured}")
+        return True
+
+    def _record(self, key: tuple, ids: Tensor, row: Row) -> None:
+        try:
+            self._recordings[key] = RecordedStack(self._stack, self._embedding, ids, row)
+        except torch.OutOfMemoryError:
+            self._pays[key] = self._refuse("there is no memory for that")
+
+    def _refuse(self, reason: str) -> bool:
+        self.notes.append(f"the blocks aren't recorded as CUDA graphs: {reason}")
+        return False

@@ -19,21 +19,18 @@ from quatrain.models.sources import Source
 
 
 def read_config(source: Source, *, trust_remote_code: bool = False) -> PreTrainedConfig:
-    """The model's configuration, from `config.json` or from a GGUF file's metadata.
+    """The model's configuration, from `config.json`.
 
     Raises:
         ModelError: There is none, or its architecture is unknown to the installed transformers.
     """
-    gguf = {} if source.gguf_file is None else {"gguf_file": source.gguf_file}
     try:
-        config = AutoConfig.from_pretrained(source.folder, trust_remote_code=trust_remote_code, **gguf)
+        return AutoConfig.from_pretrained(source.folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{source.name} must have a configuration that transformers understands: {error} "
             "A newer transformers may know it; if the model brings its own code, trust_remote_code=True runs it."
         ) from error
-    config.name_or_path = source.name
-    return config
 
 
 def build_skeleton(config: PreTrainedConfig, *, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:

@@ -9,11 +9,11 @@ CUDA graph. :func:`quatrain.ops.packed_attention.packed_attention` is the differ
 from jaxtyping import Float
 from torch import Tensor
 
-from . import reference
+from .backends import available_backends, choose
 from .checks import check_backward, check_forward
 from .segments import Segments
 
-__all__ = ["Segments", "attention_backward", "attention_forward"]
+__all__ = ["Segments", "attention_backward", "attention_forward", "available_backends"]
 
 
 def attention_forward(
@@ -42,9 +42,8 @@ def attention_forward(
     Raises ValueError if shapes, types or strides don't fit together.
     """
     check_forward(q_TAD, k_TGD, v_TGD, segments, window, softcap, out)
-    return reference.attention_forward(
-        q_TAD, k_TGD, v_TGD, segments, scale=scale, window=window, softcap=softcap, out=out
-    )
+    backend, options = choose(q_TAD, softcap)
+    return backend.attention_forward(q_TAD, k_TGD, v_TGD, segments, scale=scale, window=window, out=out, **options)
 
 
 def attention_backward(
@@ -72,18 +71,6 @@ def attention_backward(
     """
     check_forward(q_TAD, k_TGD, v_TGD, segments, window, softcap, o_TAD)
     check_backward(q_TAD, k_TGD, do_TAD, lse_AT, dq, dk, dv)
-    reference.attention_backward(
-        do_TAD,
-        q_TAD,
-        k_TGD,
-        v_TGD,
-        o_TAD,
-        lse_AT,
-        segments,
-        scale=scale,
-        window=window,
-        softcap=softcap,
-        dq=dq,
-        dk=dk,
-        dv=dv,
-    )
+    backend, options = choose(q_TAD, softcap)
+    options |= {"scale": scale, "window": window, "dq": dq, "dk": dk, "dv": dv}
+    backend.attention_backward(do_TAD, q_TAD, k_TGD, v_TGD, o_TAD, lse_AT, segments, **options)

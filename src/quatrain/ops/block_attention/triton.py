@@ -1,0 +1,368 @@
+"""Attention of packed samples in Triton, forward and backward: covers what no library does (soft-capping, float32).
+
+FlashAttention (Dao, https://arxiv.org/abs/2307.08691): a program keeps a tile of queries and walks over the keys they
+see, correcting its sums as larger scores turn up; backward computes the weights again from the log-sum-exp. Backward
+is two kernels, one that owns queries and writes dq, one that owns keys and writes dk and dv (for all query heads that
+share them), so nothing is added up by atomics, and the gradients are the same to the last bit in every run.
+
+Tiles are cut from the whole row and don't know of samples, so their number depends on T alone and the host needn't know
+a length. A query sees the keys from ``start``, where its sample (or its window) starts, up to itself. Both bounds grow
+along the row, so of the keys that a tile of queries walks over only the first and the last ones need a mask. A tile
+across samples walks over keys that some of its queries don't see, which costs no more than the two half-empty tiles
+that cutting at samples would give.
+
+On GPUs that have it (Hopper), tiles are moved by the tensor memory accelerator, which also pads them with zeros; that
+frees the registers that addresses take, a third faster. Elsewhere they are loaded through pointers.
+
+Legend: M queries of a tile, N keys of a tile, E = D rounded up to a power of two, R query heads per key/value head.
+Exponentials are to base 2, the one the hardware has. Rows are addressed with 64 bits.
+"""
+
+# Triton's decorators and constexprs are opaque to a type checker.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportIndexIssue=false, reportPossiblyUnboundVariable=false
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from .segments import Segments
+
+_LOG2_E = math.log2(math.e)
+_LOG2_E_IN_KERNELS = tl.constexpr(_LOG2_E)
+_HIDDEN = tl.constexpr(-1e30)
+"""Score of a hidden key. Finite: a query whose keys so far are all hidden weighs them by 1, and its first visible key,
+which always comes, being its own at the latest, wipes that out."""
+
+
+class Tiles(NamedTuple):
+    """How a kernel cuts its work, and with how many warps and stages of its pipeline."""
+
+    queries: int
+    keys: int
+    warps: int
+    stages: int
+
+
+def attention_forward(
+    q_TAD: Tensor,
+    k_TGD: Tensor,
+    v_TGD: Tensor,
+    segments: Segments,
+    *,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+    out: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """See :func:`quatrain.ops.block_attention.attention_forward`; no argument is checked here."""
+    tokens, heads, _ = q_TAD.shape
+    out_TAD = q_TAD.new_empty(q_TAD.shape) if out is None else out
+    lse_AT = q_TAD.new_empty(heads, tokens, dtype=torch.float32)
+    tiles = forward_tiles(q_TAD)
+    with torch.cuda.device_of(q_TAD):
+        _forward_kernel[(triton.cdiv(tokens, tiles.queries), heads)](
+            *_sources(tiles.queries, q_TAD, out_TAD),
+            *_sources(tiles.keys, k_TGD, v_TGD),
+            lse_AT,
+            *_numbers(segments, tokens, scale, window, softcap),
+            **_constants(q_TAD, k_TGD, segments, window, softcap, tiles),
+        )
+    return out_TAD, lse_AT
+
+
+def attention_backward(
+    do_TAD: Tensor,
+    q_TAD: Tensor,
+    k_TGD: Tensor,
+    v_TGD: Tensor,
+    o_TAD: Tensor,
+    lse_AT: Tensor,
+    segments: Segments,
+    *,
+    scale: float,
+    window: int | None = None,
+    softcap: float | None = None,
+    dq: Tensor,
+    dk: Tensor,
+    dv: Tensor,
+) -> None:
+    """See :func:`quatrain.ops.block_attention.attention_backward`; no argument is checked here."""
+    tokens, heads, _ = q_TAD.shape
+    lse_AT = lse_AT.contiguous()
+    delta_AT = torch.empty_like(lse_AT)
+    numbers = (*_numbers(segments, tokens, scale, window, softcap), scale)
+    with torch.cuda.device_of(q_TAD):
+        tiles = query_tiles(q_TAD)
+        _query_gradient_kernel[(triton.cdiv(tokens, tiles.queries), heads)](
+            *_sources(tiles.queries, q_TAD, do_TAD, o_TAD, dq),
+            *_sources(tiles.keys, k_TGD, v_TGD),
+            lse_AT,
+            delta_AT,
+            *numbers,
+            **_constants(q_TAD, k_TGD, segments, window, softcap, tiles),
+        )
+        tiles = key_tiles(q_TAD)
+        _key_gradient_kernel[(triton.cdiv(tokens, tiles.keys), k_TGD.shape[1])](
+            *_sources(tiles.queries, q_TAD, do_TAD),
+            *_sources(tiles.keys, k_TGD, v_TGD, dk, dv),
+            lse_AT,
+            delta_AT,
+            *numbers,
+            **_constants(q_TAD, k_TGD, segments, window, softcap, tiles),
+        )
+
+
+def forward_tiles(q_TAD: Tensor) -> Tiles:
+    if q_TAD.dtype == torch.float32:
+        return Tiles(32, 32, 4, 1)
+    if not _has_accelerator(q_TAD):
+        return Tiles(64, 32, 4, 2)
+    return Tiles(128, 128, 8, 2) if q_TAD.shape[-1] <= 128 else Tiles(128, 64, 8, 2)
+
+
+def query_tiles(q_TAD: Tensor) -> Tiles:
+    if q_TAD.dtype == torch.float32:
+        return Tiles(32, 32, 4, 1)
+    if not _has_accelerator(q_TAD):
+        return Tiles(64, 32, 4, 2)
+    return Tiles(128, 64, 8, 2)
+
+
+def key_tiles(q_TAD: Tensor) -> Tiles:
+    if q_TAD.dtype == torch.float32:
+        return Tiles(32, 32, 4, 1)
+    if not _has_accelerator(q_TAD):
+        return Tiles(32, 64, 8, 2)
+    return Tiles(64, 64, 8, 2) if q_TAD.shape[-1] <= 128 else Tiles(32, 64, 8, 2)
+
+
+def _has_accelerator(x: Tensor) -> bool:
+    """Whether tiles can be moved by the tensor memory accelerator, and Triton makes good use of it (Hopper)."""
+    return x.is_cuda and torch.cuda.get_device_capability(x.device)[0] == 9
+
+
+def _sources(rows: int, *tensors: Tensor) -> list[Any]:
+    """Each tensor [T, heads, D] as kernels take it: a descriptor of tiles [rows, 1, E], or pointer and strides."""
+    if not _has_accelerator(tensors[0]):
+        return [(x, x.stride(0), x.stride(1)) for x in tensors]
+    block = [rows, 1, _padded_size(tensors[0])]
+    return [TensorDescriptor.from_tensor(x, block) for x in tensors]
+
+
+def _padded_size(x_TAD: Tensor) -> int:
+    return max(16, triton.next_power_of_2(x_TAD.shape[-1]))
+
+
+def _numbers(
+    segments: Segments, tokens: int, scale: float, window: int | None, softcap: float | None
+) -> tuple[Tensor, int, int, int, float, float]:
+    """(ends, slots, T, window, factor, cap): base-2 scores are factor · q k, or cap · tanh(factor · q k)."""
+    where = (segments.ends, len(segments.ends) - 1, tokens, window or tokens)
+    return (*where, scale * _LOG2_E, 0.0) if softcap is None else (*where, scale / softcap, softcap * _LOG2_E)
+
+
+def _constants(
+    q_TAD: Tensor, k_TGD: Tensor, segments: Segments, window: int | None, softcap: float | None, tiles: Tiles
+) -> dict[str, int | bool]:
+    return {
+        "D": q_TAD.shape[-1],
+        "E": _padded_size(q_TAD),
+        "R": q_TAD.shape[1] // k_TGD.shape[1],
+        "M": tiles.queries,
+        "N": tiles.keys,
+        "STEPS": (len(segments.ends) - 2).bit_length(),
+        "WINDOW": window is not None,
+        "SOFTCAP": softcap is not None,
+        "TMA": _has_accelerator(q_TAD),
+        "num_warps": tiles.warps,
+        "num_stages": tiles.stages,
+    }
+
+
+@triton.jit
+def _load(source, head, first, T, ROWS: tl.constexpr, D: tl.constexpr, E: tl.constexpr, TMA: tl.constexpr):
+    """Rows [ROWS, E] of a head from ``first`` on, zero beyond T and D."""
+    if TMA:
+        x_RE = source.load([first, head, 0]).reshape(ROWS, E)
+    else:
+        ptr, token, per_head = source
+        row_R1 = tl.arange(0, ROWS)[:, None]
+        column_1E = tl.arange(0, E)[None, :]
+        ptr_RE = ptr + first * token.to(tl.int64) + head * per_head + row_R1 * token + column_1E
+        x_RE = tl.load(ptr_RE, mask=(first + row_R1 < T) & (column_1E < D), other=0.0)
+    return x_RE
+
+
+@triton.jit
+def _store(x_RE, target, head, first, T, ROWS: tl.constexpr, D: tl.constexpr, E: tl.constexpr, TMA: tl.constexpr):
+    """Round rows [ROWS, E] and write them, less what lies beyond T and D."""
+    if TMA:
+        target.store([first, head, 0], x_RE.to(target.dtype).reshape(ROWS, 1, E))
+    else:
+        ptr, token, per_head = target
+        row_R1 = tl.arange(0, ROWS)[:, None]
+        column_1E = tl.arange(0, E)[None, :]
+        ptr_RE = ptr + first * token.to(tl.int64) + head * per_head + row_R1 * token + column_1E
+        tl.store(ptr_RE, x_RE.to(ptr.dtype.element_ty), mask=(first + row_R1 < T) & (column_1E < D))
+
+
+@triton.jit
+def _product(x_XE, y_YE):
+    return tl.dot(x_XE, tl.trans(y_YE), input_precision="ieee")
+
+
+@triton.jit
+def _tanh(x):
+    return 1 - 2 / (tl.exp2(x * (2 * _LOG2_E_IN_KERNELS)) + 1)
+
+
+@triton.jit
+def _sample(place_X, ends_ptr, slots, STEPS: tl.constexpr):
+    """Start and end of the sample in which each place lies, by bisection."""
+    low_X = place_X * 0
+    high_X = low_X + slots
+    for _ in tl.static_range(STEPS):
+        middle_X = (low_X + high_X) // 2
+        behind_X = tl.load(ends_ptr + middle_X) <= place_X
+        low_X = tl.where(behind_X, middle_X, low_X)
+        high_X = tl.where(behind_X, high_X, middle_X)
+    return tl.load(ends_ptr + low_X), tl.load(ends_ptr + high_X)
+
+
+@triton.jit
+def _first_keys(row_M, ends_ptr, slots, T, window, STEPS: tl.constexpr, WINDOW: tl.constexpr):
+    """The first key that each query sees."""
+    start_M, _ = _sample(tl.minimum(row_M, T - 1), ends_ptr, slots, STEPS)
+    if WINDOW:
+        start_M = tl.maximum(start_M, row_M - window + 1)
+    return start_M
+
+
+@triton.jit
+def _sees(start_M, row_M, key_N):
+    """[M, N]: whether each query sees each key."""
+    return (key_N[None, :] >= start_M[:, None]) & (key_N[None, :] <= row_M[:, None])
+
+
+@triton.jit
+def _forward_kernel(
+    q, o, k, v, lse_ptr, ends_ptr, slots, T, window, factor, cap,
+    D: tl.constexpr, E: tl.constexpr, R: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    STEPS: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, TMA: tl.constexpr,
+):  # fmt: skip
+    # Later tiles of a sample see more keys; what takes longest goes first.
+    first = (tl.num_programs(0) - 1 - tl.program_id(0)) * M
+    head = tl.program_id(1)
+    row_M = first + tl.arange(0, M)
+    start_M = _first_keys(row_M, ends_ptr, slots, T, window, STEPS, WINDOW)
+    seen_by_all = tl.max(start_M)
+    unit = cap if SOFTCAP else factor
+
+    q_ME = _load(q, head, first, T, M, D, E, TMA)
+    largest_M = tl.full([M], float("-inf"), tl.float32)
+    sum_M = tl.zeros([M], tl.float32)
+    out_ME = tl.zeros([M, E], tl.float32)
+    for key in tl.range(tl.min(start_M), tl.minimum(first + M, T), N):
+        k_NE = _load(k, head // R, key, T, N, D, E, TMA)
+        score_MN = _product(q_ME, k_NE)
+        if SOFTCAP:
+            score_MN = _tanh(score_MN * factor)
+        if (key < seen_by_all) | (key + N > first + 1):
+            score_MN = tl.where(_sees(start_M, row_M, key + tl.arange(0, N)), score_MN, _HIDDEN)
+        new_M = tl.maximum(largest_M, tl.max(score_MN, 1) * unit)
+        weight_MN = tl.exp2(score_MN * unit - new_M[:, None])
+        shrink_M = tl.exp2(largest_M - new_M)
+        v_NE = _load(v, head // R, key, T, N, D, E, TMA)
+        out_ME = tl.dot(weight_MN.to(v_NE.dtype), v_NE, out_ME * shrink_M[:, None], input_precision="ieee")
+        sum_M = sum_M * shrink_M + tl.sum(weight_MN, 1)
+        largest_M = new_M
+
+    _store(out_ME / sum_M[:, None], o, head, first, T, M, D, E, TMA)
+    lse_M = (largest_M + tl.log2(sum_M)) / _LOG2_E_IN_KERNELS
+    tl.store(lse_ptr + head.to(tl.int64) * T + row_M, lse_M, mask=row_M < T)
+
+
+@triton.jit
+def _query_gradient_kernel(
+    q, do, o, dq, k, v, lse_ptr, delta_ptr, ends_ptr, slots, T, window, factor, cap, scale,
+    D: tl.constexpr, E: tl.constexpr, R: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    STEPS: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, TMA: tl.constexpr,
+):  # fmt: skip
+    """dq, and for the other kernel delta = Σ do · o per query."""
+    first = (tl.num_programs(0) - 1 - tl.program_id(0)) * M
+    head = tl.program_id(1)
+    row_M = first + tl.arange(0, M)
+    start_M = _first_keys(row_M, ends_ptr, slots, T, window, STEPS, WINDOW)
+
+    do_ME = _load(do, head, first, T, M, D, E, TMA)
+    o_ME = _load(o, head, first, T, M, D, E, TMA)
+    delta_M = tl.sum(do_ME.to(tl.float32) * o_ME.to(tl.float32), 1)
+    place_M = head.to(tl.int64) * T + row_M
+    tl.store(delta_ptr + place_M, delta_M, mask=row_M < T)
+    lse_M = tl.load(lse_ptr + place_M, mask=row_M < T, other=0.0) * _LOG2_E_IN_KERNELS
+
+    q_ME = _load(q, head, first, T, M, D, E, TMA)
+    dq_ME = tl.zeros([M, E], tl.float32)
+    for key in tl.range(tl.min(start_M), tl.minimum(first + M, T), N):
+        k_NE = _load(k, head // R, key, T, N, D, E, TMA)
+        v_NE = _load(v, head // R, key, T, N, D, E, TMA)
+        score_MN = _product(q_ME, k_NE) * factor
+        if SOFTCAP:
+            tanh_MN = _tanh(score_MN)
+            score_MN = tanh_MN * cap
+        seen_MN = _sees(start_M, row_M, key + tl.arange(0, N))
+        weight_MN = tl.where(seen_MN, tl.exp2(score_MN - lse_M[:, None]), 0.0)
+        dscore_MN = weight_MN * (_product(do_ME, v_NE) - delta_M[:, None])
+        if SOFTCAP:
+            dscore_MN *= 1 - tanh_MN * tanh_MN
+        dq_ME = tl.dot(dscore_MN.to(k_NE.dtype), k_NE, dq_ME, input_precision="ieee")
+    _store(dq_ME * scale, dq, head, first, T, M, D, E, TMA)
+
+
+@triton.jit
+def _key_gradient_kernel(
+    q, do, k, v, dk, dv, lse_ptr, delta_ptr, ends_ptr, slots, T, window, factor, cap, scale,
+    D: tl.constexpr, E: tl.constexpr, R: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    STEPS: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, TMA: tl.constexpr,
+):  # fmt: skip
+    # Early keys of a sample are seen by most queries; what takes longest goes first.
+    first = tl.program_id(0) * N
+    group = tl.program_id(1)
+    key_N = first + tl.arange(0, N)
+    _, stop_N = _sample(tl.minimum(key_N, T - 1), ends_ptr, slots, STEPS)
+    if WINDOW:
+        stop_N = tl.minimum(stop_N, key_N + window)
+    stop = tl.max(stop_N)
+
+    k_NE = _load(k, group, first, T, N, D, E, TMA)
+    v_NE = _load(v, group, first, T, N, D, E, TMA)
+    dk_NE = tl.zeros([N, E], tl.float32)
+    dv_NE = tl.zeros([N, E], tl.float32)
+    for member in tl.range(0, R):
+        head = group * R + member
+        for query in tl.range(first, stop, M):
+            row_M = query + tl.arange(0, M)
+            place_M = head.to(tl.int64) * T + row_M
+            q_ME = _load(q, head, query, T, M, D, E, TMA)
+            do_ME = _load(do, head, query, T, M, D, E, TMA)
+            lse_M = tl.load(lse_ptr + place_M, mask=row_M < T, other=0.0) * _LOG2_E_IN_KERNELS
+            delta_M = tl.load(delta_ptr + place_M, mask=row_M < T, other=0.0)
+            score_NM = _product(k_NE, q_ME) * factor
+            if SOFTCAP:
+                tanh_NM = _tanh(score_NM)
+                score_NM = tanh_NM * cap
+            seen_NM = (key_N[:, None] <= row_M[None, :]) & (row_M[None, :] < stop_N[:, None])
+            weight_NM = tl.where(seen_NM, tl.exp2(score_NM - lse_M[None, :]), 0.0)
+            dv_NE = tl.dot(weight_NM.to(do_ME.dtype), do_ME, dv_NE, input_precision="ieee")
+            dscore_NM = weight_NM * (_product(v_NE, do_ME) - delta_M[None, :])
+            if SOFTCAP:
+                dscore_NM *= 1 - tanh_NM * tanh_NM
+            dk_NE = tl.dot(dscore_NM.to(q_ME.dtype), q_ME, dk_NE, input_precision="ieee")
+    _store(dk_NE * scale, dk, group, first, T, N, D, E, TMA)
+    _store(dv_NE, dv, group, first, T, N, D, E, TMA)

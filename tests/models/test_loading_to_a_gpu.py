@@ -24,11 +24,11 @@ from tests.models.test_read_ahead import SlowLane
 FAMILIES = ["llama", "qwen2", "gemma2", "gpt2", "mixtral"]
 
 
-def checkpoint(folder: Path, family: str, dtype: torch.dtype = torch.bfloat16, **changes) -> Path:
+def checkpoint(folder: Path, family: str, **changes) -> Path:
     torch.manual_seed(0)
     config = config_of(family)
     config.update(changes)
-    AutoModelForCausalLM.from_config(config).to(dtype).save_pretrained(folder, max_shard_size="100KB")
+    AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(folder, max_shard_size="100KB")
     return folder
 
 

@@ -6,13 +6,14 @@ tested by loading models, in `test_loading_to_a_gpu.py`.
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from quatrain.errors import ModelError
 from quatrain.models.read_ahead import Budget, Extent, read_ahead
@@ -109,8 +110,6 @@ def test_small_checkpoints_take_small_buffers(tmp_path: Path):
 
 
 def test_what_was_let_go_is_not_held(tmp_path: Path):
-    import weakref
-
     extents = stored(tmp_path, {f"t{i}": torch.randn(1000) for i in range(8)})
     seen = []
     for arrived in read_ahead([[name] for name in sorted(extents)], extents, SlowLane(), SMALL):

@@ -6,6 +6,7 @@ The head sees supervised tokens only and makes its gradient at once, so the whol
 the device: sizes that depend on the data (how many tokens are supervised) are known on the host already.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,22 +30,20 @@ class Engine:
     Args:
         model: its modules, with whatever adapters they carry now, are read once; attach or detach, and the engine has
             to be made anew. The adapters' parameters become views of one buffer.
-
-    Attributes:
-        recorder: decides whether the blocks run as CUDA graphs, and says why.
+        note: told what is decided while training, such as whether the blocks run as CUDA graphs.
 
     Raises:
         ModelError: the model has something that the blocks don't compute.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, note: Callable[[str], object] = lambda _: None):
         self.model = model
         self.spec: ModelSpec = describe(model)
         _check_adapters(model, self.spec)
         self.device: torch.device = self.spec.final_norm.weight.device  # pyright: ignore
         dtype: torch.dtype = model.dtype  # pyright: ignore
         self.stack = BlockStack(self.spec.blocks, self.spec.final_norm, self.spec.tables, self.device, dtype)
-        self.recorder = Recorder(self.stack, self.spec.embedding)
+        self.recorder = Recorder(self.stack, self.spec.embedding, note)
         self._seed = torch.zeros(1, dtype=torch.int64, device=self.device)
 
     def set_policy(self, policy: Policy) -> None:

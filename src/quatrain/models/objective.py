@@ -32,7 +32,7 @@ class Objective:
 
     Attributes:
         packs: whether packed rows run, each sample as if it were alone.
-        notes: what was decided and why, a sentence each.
+        notes: what was decided and why, a sentence each; it grows while training.
         engine: what runs our own blocks; None if the model's are used.
 
     Raises:
@@ -83,7 +83,7 @@ class Objective:
         if wanted == "off" or (wanted == "auto" and not on_gpu):
             return None
         try:
-            engine = Engine(self.model)
+            engine = Engine(self.model, self.notes.append)
             _compare(engine)
         except ModelError as error:
             if wanted == "on":

@@ -7,7 +7,7 @@ and a recording pays. Its price: the memory of a recording's activations belongs
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -27,17 +27,16 @@ _MOST_RECORDINGS = 2
 class Recorder:
     """Recordings of a stack by the shape of their rows.
 
-    Attributes:
-        notes: what was decided and why, a sentence for each decision.
+    Args:
+        note: told what was decided and why, a sentence for each decision.
     """
 
-    def __init__(self, stack: BlockStack, embedding: nn.Module):
-        self._stack, self._embedding = stack, embedding
+    def __init__(self, stack: BlockStack, embedding: nn.Module, note: Callable[[str], object]):
+        self._stack, self._embedding, self._note = stack, embedding, note
         self._on_gpu = stack.workspace.device.type == "cuda"
         self._forwards: Counter[tuple] = Counter()
         self._pays: dict[tuple, bool] = {}
         self._recordings: dict[tuple, RecordedStack] = {}
-        self.notes: list[str] = []
 
     def recording_of(self, ids: Tensor, row: Row) -> RecordedStack | None:
         """What to run this row with; None: it runs as it is."""
@@ -71,7 +70,7 @@ class Recorder:
             return self._refuse("activations are offloaded, which a recording can't follow")
         if sum(self._pays.values()) == _MOST_RECORDINGS:
             return self._refuse("rows come in too many shapes")
-        self.notes.append(f"the blocks run as CUDA graphs: {measured}")
+        self._note(f"the blocks run as CUDA graphs: {measured}")
         return True
 
     def _record(self, key: tuple, ids: Tensor, row: Row) -> None:
@@ -81,5 +80,5 @@ class Recorder:
             self._pays[key] = self._refuse("there is no memory for that")
 
     def _refuse(self, reason: str) -> bool:
-        self.notes.append(f"the blocks aren't recorded as CUDA graphs: {reason}")
+        self._note(f"the blocks aren't recorded as CUDA graphs: {reason}")
         return False

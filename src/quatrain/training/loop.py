@@ -96,8 +96,8 @@ def train(
             StopRequest(display.say) as stop,
         ):
             writer.write(run_started(setup, at.step))
-            for note in (*setup.objective.notes, *(f"resumed with other settings: {change}" for change in changes)):
-                writer.write(Noted(message=note))
+            for change in changes:
+                writer.write(Noted(message=f"resumed with other settings: {change}"))
             return _Run(setup, folder, writer, Measurements(setup, writer, display, stop), stop, at).go()
 
 
@@ -118,6 +118,7 @@ class _Run:
         self.at = at
         self.parameters = list(adapter_parameters(setup.model).values())
         self.failed_in_a_row = 0
+        self.notes_written = 0
         self.unlogged: list[tuple[StepResult, float]] = []
         self.saved_at = at.step or -1
         self.last_due = at.step
@@ -138,6 +139,7 @@ class _Run:
 
     def _work(self) -> Literal["completed", "interrupted"]:
         try:
+            self._write_notes()
             if self.at.step == 0:
                 self.measure.task(0, "before")
                 self.measure.held_out_loss(0)
@@ -169,6 +171,7 @@ class _Run:
                 [next(batches) for _ in range(setup.micro_batches_of(step))],
                 max_grad_norm=config.max_grad_norm,
             )
+            self._write_notes()
             self.at = Progress(step=step, tokens=self.at.tokens + result.tokens)
             self._note_step(result, time.perf_counter() - began)
             epoch_ended = self._epoch_counts(int(setup.epochs_done) > epoch_before)
@@ -183,6 +186,12 @@ class _Run:
             return False
         self.last_due = self.at.step
         return True
+
+    def _write_notes(self) -> None:
+        """What the objective has decided since the last time."""
+        for note in self.setup.objective.notes[self.notes_written :]:
+            self.writer.write(Noted(message=note))
+        self.notes_written = len(self.setup.objective.notes)
 
     def _note_step(self, result: StepResult, seconds: float) -> None:
         step = self.at.step

@@ -49,7 +49,6 @@ def _run(cases: list[Case], arguments: argparse.Namespace) -> None:
     runner = Runner(
         results=arguments.results,
         models=arguments.checkpoints.resolve(),
-        tokenizer=arguments.tokenizer,
         quick=arguments.quick,
         limit_s=arguments.limit,
         say=partial(print, flush=True),
@@ -90,7 +89,6 @@ def _parser() -> argparse.ArgumentParser:
         help="the table's file (docs/benchmarks.md; with another results folder, in it)",
     )
     add("--checkpoints", type=Path, default=CHECKPOINTS, metavar="FOLDER", help=_CHECKPOINTS_HELP)
-    add("--tokenizer", type=Path, metavar="FOLDER", help="a tokenizer to put beside them, instead of one of bytes")
     return parser
 
 

@@ -1,10 +1,11 @@
 """Checkpoints of random weights in the shapes of real models, because speed and memory don't depend on the values.
 
-python -m benchmarks.checkpoints 8b FOLDER [TOKENIZER_FOLDER]
+python -m benchmarks.checkpoints 8b FOLDER
 
 Weights are drawn on the GPU where there is one and written shard by shard (16 GB in some 20 seconds). They are drawn as
 a fresh network's are, with standard deviation 1/√inputs and norms around one, so that activations keep their size from
-block to block and a wrong result shows in the loss. A folder appears under its name when it is complete.
+block to block and a wrong result shows in the loss. A folder appears under its name when it is complete. Its tokenizer
+knows bytes and three special tokens; another one's files may be put in its place.
 """
 
 import json
@@ -23,12 +24,8 @@ BLOCKS_A_SHARD = 4
 INDEX = "model.safetensors.index.json"
 
 
-def main(name: str, folder: str, tokenizer: str | None = None) -> None:
-    ensure(name, Path(folder), Path(tokenizer) if tokenizer else None)
-
-
-def ensure(name: str, folder: Path, tokenizer: Path | None = None) -> None:
-    """Makes ``folder/name`` unless it is there; `tokenizer` is a folder whose tokenizer goes with it."""
+def ensure(name: str, folder: Path) -> None:
+    """Makes ``folder/name`` unless it is there; `name` is one of `SHAPES`, with trained weights for "smollm2"."""
     target = folder / name
     if target.exists():
         return
@@ -40,18 +37,14 @@ def ensure(name: str, folder: Path, tokenizer: Path | None = None) -> None:
 
         write_16bit(half_made)
     else:
-        write(SHAPES[name], half_made, tokenizer)
+        write(SHAPES[name], half_made)
     half_made.rename(target)
 
 
-def write(shape: Shape, folder: Path, tokenizer: Path | None = None) -> None:
+def write(shape: Shape, folder: Path) -> None:
     """A Llama checkpoint in bfloat16 with a tokenizer."""
     _write_config(shape, folder)
-    if tokenizer is None:
-        _write_tokenizer(folder)
-    else:
-        for file in tokenizer.glob("*tokenizer*"):
-            shutil.copy(file, folder)
+    _write_tokenizer(folder)
     files: dict[str, str] = {}
     for number, tensors in enumerate(_shards(shape)):
         name = f"model-{number:05d}.safetensors"
@@ -113,7 +106,7 @@ def _write_config(shape: Shape, folder: Path) -> None:
 
 
 def _write_tokenizer(folder: Path) -> None:
-    """Bytes and three special tokens: libraries ask for a tokenizer, and nobody tokenizes anything."""
+    """Libraries ask for a tokenizer, though nobody tokenizes anything."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -128,4 +121,4 @@ def _write_tokenizer(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    ensure(sys.argv[1], Path(sys.argv[2]))

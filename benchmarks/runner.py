@@ -28,7 +28,6 @@ class Runner:
     results: Path
     models: Path
     """Folder of the checkpoints, made as they are needed; logs and caches of compiled code lie in it too."""
-    tokenizer: Path | None = None
     quick: bool = False
     limit_s: float | None = None
     """Instead of each case's own limit."""
@@ -61,10 +60,8 @@ class Runner:
             if (self.models / name).exists():
                 continue
             self.say(f"{case.name}: making the checkpoint {name}")
-            self.models.mkdir(parents=True, exist_ok=True)
-            extra = [str(self.tokenizer)] if self.tokenizer else []
-            command = [sys.executable, "-m", "benchmarks.checkpoints", name, str(self.models), *extra]
-            ended = run(command, environment={}, limit_s=MAKING_A_MODEL_S, log=self.models / f"{name}.log")
+            command = [sys.executable, "-m", "benchmarks.checkpoints", name, str(self.models)]
+            ended = run(command, environment={}, limit_s=MAKING_A_MODEL_S, log=self._log(f"checkpoint-{name}"))
             if ended.status != "finished":
                 for who in able:
                     self._record(case, who, _entry("failed", f"no checkpoint {name}: {ended.reason}"))
@@ -73,8 +70,7 @@ class Runner:
 
     def _turn(self, case: Case, who: Contender, scratch: Path, number: int) -> dict[str, Any]:
         """What the contender's process reported, and under "ended" how it ended."""
-        report, log = scratch / f"{who.name}-{number}.json", self.models / "logs" / f"{case.name}-{who.name}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
+        report, log = scratch / f"{who.name}-{number}.json", self._log(f"{case.name}-{who.name}")
         caches = scratch / f"caches-{who.name}-{number}" if case.fresh_caches else self.models / "compiled"
         began = time.monotonic()
         ended = run(
@@ -87,6 +83,11 @@ class Runner:
         more = "" if ended.status == "finished" else f", {ended.reason}; see {log}"
         self.say(f"{case.name}, {who.title}: {ended.status} in {took:.0f} s{more}")
         return (results.read(report) if report.exists() else {}) | {"ended": ended}
+
+    def _log(self, name: str) -> Path:
+        folder = self.models / "logs"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{name}.log"
 
     def _command(self, case: Case, who: Contender, report: Path) -> Sequence[str]:
         if self.command is not None:

@@ -73,8 +73,8 @@ SHAPES = {
     "smollm2": Shape(
         hidden=576, feed_forward=1536, blocks=30, heads=9, kv_heads=3, head_size=64, vocabulary=49152, tied=True
     ),
-    # What the gates run on: the heads of the two above, everything else small, rows that aren't a power of two.
-    "gate_8b": Shape(hidden=384, feed_forward=832, blocks=2, heads=4, kv_heads=2, head_size=128, vocabulary=1024),
+    # What the gates run on: heads as large as those of the models that they stand in for, everything else small.
+    "gate_8b": Shape(hidden=512, feed_forward=832, blocks=2, heads=4, kv_heads=2, head_size=128, vocabulary=1024),
     "gate_1b": Shape(
         hidden=256, feed_forward=704, blocks=2, heads=4, kv_heads=2, head_size=64, vocabulary=1024, tied=True
     ),

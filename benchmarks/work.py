@@ -34,7 +34,8 @@ class Work:
     """The most that the process may take from the GPU, enforced: whoever needs more is out of memory."""
     peer_samples: int | None = None
     """Samples in a peer's micro-batch; None: all of them."""
-    warm_up: int = 3
+    warm_up: int = 5
+    """Steps before those: kernels are compiled, and an engine may watch some before it decides to record one."""
     steps: int = 10
     """Timed steps."""
 

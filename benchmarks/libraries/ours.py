@@ -66,8 +66,9 @@ def _objective(model: Any, work: Work) -> Any:
 
 def imports() -> None:
     """What loading needs, so that importing isn't part of its time."""
-    import quatrain.models
     from transformers import LlamaForCausalLM  # noqa: F401
+
+    from quatrain import load_model  # noqa: F401
 
 
 def load(folder: Path, device: torch.device) -> Any:

@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.backends.cuda import SDPAParams, can_use_cudnn_attention, can_use_flash_attention
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -33,7 +34,10 @@ KIND = Kind(
     shows=("teraflops", "gigabytes_per_second"),
 )
 COPIED, OVER_THE_BUS = 4 << 30, 1 << 30
-BACKENDS = (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION)
+BACKENDS = {
+    SDPBackend.CUDNN_ATTENTION: can_use_cudnn_attention,
+    SDPBackend.FLASH_ATTENTION: can_use_flash_attention,
+}
 
 
 def batches() -> list[tuple[str, int, int]]:
@@ -104,12 +108,14 @@ def _attention(shape: Shape, samples: int, length: int, setting: Setting) -> tup
     flops = attention_flops(shape, samples=samples, length=length) // shape.blocks
     heads = (shape.heads, shape.kv_heads, shape.kv_heads)
     rows: list[tuple[Row, Row]] = []
-    for backend in BACKENDS:
-        qkv = [_random_heads(samples, count, length, shape.head_size, setting) for count in heads]
+    for backend, can_use in BACKENDS.items():
+        q, k, v = (_random_heads(samples, count, length, shape.head_size, setting) for count in heads)
+        if not can_use(SDPAParams(q, k, v, None, 0.0, True, True)):
+            continue
         with sdpa_kernel(backend):
             times = [
                 kernel_ms(launch, rotation=1, launches=_launches(flops), rounds=setting.repetitions(9))
-                for launch in _attention_launches(qkv)
+                for launch in _attention_launches(q, k, v)
             ]
         rows.append((Row(samples_ms=times[0], flops=flops), Row(samples_ms=times[1], flops=flops * 5 // 2)))
     forward, backward = zip(*rows, strict=True)
@@ -125,16 +131,14 @@ def _random_heads(samples: int, heads: int, length: int, size: int, setting: Set
     return drawn.requires_grad_()
 
 
-def _attention_launches(qkv: list[Tensor]) -> Iterator[Callable[[int], object]]:
-    q, k, v = qkv
-
+def _attention_launches(q: Tensor, k: Tensor, v: Tensor) -> Iterator[Callable[[int], object]]:
     def attend() -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
 
     yield lambda _: attend()
     out = attend()
     upstream = torch.randn_like(out)
-    yield lambda _: torch.autograd.grad(out, qkv, upstream, retain_graph=True)
+    yield lambda _: torch.autograd.grad(out, (q, k, v), upstream, retain_graph=True)
 
 
 def _launches(flops: int) -> int:

@@ -109,8 +109,8 @@ def _case(
 
 ON_A_CPU = Work(model="smollm2", samples=1, length=512, warm_up=2, steps=6)
 FOR_TESTS = Work(model="tiny", samples=2, length=64, r=4, warm_up=1, steps=3)
-PAPER = Work(model="8b", samples=16, length=512, r=64, dropout=0.1, peer_samples=1, warm_up=2, steps=5)
-PAPER_AT_ONCE = Work(model="8b", samples=16, length=512, r=64, dropout=0.1, warm_up=2, steps=5)
+PAPER = Work(model="8b", samples=16, length=512, r=64, dropout=0.1, peer_samples=1, warm_up=4, steps=4)
+PAPER_AT_ONCE = Work(model="8b", samples=16, length=512, r=64, dropout=0.1)
 
 CASES = (
     _case(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from quatrain.ops.codebooks import codebook, midpoints
 from quatrain.ops.dequantize_4bit import NestedScales, dequantize_4bit
 from quatrain.ops.dequantize_4bit import reference as dequantize_4bit_reference
 from quatrain.ops.dequantize_4bit import triton as dequantize_4bit_kernel
@@ -58,6 +59,37 @@ def test_quantize_4bit(quant_type, block_size, dtype):
         codes, scales = quantize_4bit_kernel.quantize_4bit(x, quant_type=quant_type, block_size=block_size)
         expected = quantize_4bit_reference.quantize_4bit(x, quant_type=quant_type, block_size=block_size)
         assert torch.equal(codes, expected[0]) and torch.equal(scales, expected[1])
+
+
+@pytest.mark.parametrize("quant_type", ["nf4", "fp4", "int4"])
+def test_4bit_codes_change_at_the_midpoints_and_nowhere_else(quant_type):
+    """Quotients at every midpoint and value, the floats on both sides of them, and small ones around zero."""
+    special = torch.cat(
+        [midpoints(quant_type), codebook(quant_type), torch.tensor([0.0, 1e-30, 1e-7, 6e-6, 7e-6, 1e-3])]
+    )
+    special = torch.cat([special, -special])
+    special = special[special.abs() <= 1]
+    above, below = torch.tensor(2.0), torch.tensor(-2.0)
+    quotients = torch.cat([special, special.nextafter(above), special.nextafter(below)]).clamp(-1, 1)
+    blocks = torch.nn.functional.pad(quotients, (0, -len(quotients) % 63)).view(-1, 63)
+    for largest in (1.0, -1.0):  # the last of each block, so that its scale is one
+        x = torch.nn.functional.pad(blocks, (0, 1), value=largest).to(DEVICE)
+        whole_tiles = x.repeat(64, 1)  # 64 blocks are a tile
+        for values in (x, whole_tiles):
+            codes, _ = quantize_4bit_kernel.quantize_4bit(values, quant_type=quant_type, block_size=64)
+            expected, _ = quantize_4bit_reference.quantize_4bit(values, quant_type=quant_type, block_size=64)
+            assert torch.equal(codes, expected)
+
+
+@pytest.mark.parametrize("block_size", [64, 256])
+def test_8bit_codes_of_what_is_left_of_an_offset(block_size):
+    for numel in SIZES:
+        x, offset = values(numel).abs(), torch.rand((), device=DEVICE) * 0.02
+        options = {"block_size": block_size, "signed": True, "offset": offset}
+        codes, scales = quantize_8bit_kernel.quantize_8bit(x, **options)
+        expected = quantize_8bit_reference.quantize_8bit(x - offset, block_size=block_size, signed=True)
+        assert torch.equal(codes, expected[0]) and torch.equal(scales, expected[1])
+        assert all(map(torch.equal, quantize_8bit_reference.quantize_8bit(x, **options), expected))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

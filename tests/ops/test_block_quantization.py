@@ -147,6 +147,18 @@ def test_a_value_that_is_not_finite_is_refused(bad, where, quantize):
         quantize(x, block_size=64)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("quantize", [quantize_4bit, quantize_8bit])
+def test_unchecked_it_shows_in_its_block_only(bad, quantize):
+    x = torch.randn(130)
+    x[70] = bad
+    codes, scales = quantize(x, block_size=64, check_finite=False)
+    assert scales.isfinite().tolist() == [True, False, True]
+    x[70] = 0
+    assert torch.equal(scales[::2], quantize(x, block_size=64)[1][::2])
+    assert torch.equal(codes[: 64 * len(codes) // 130], quantize(x, block_size=64)[0][: 64 * len(codes) // 130])
+
+
 @pytest.mark.parametrize("quantize", [quantize_4bit, quantize_8bit])
 def test_what_cannot_be_quantized_is_refused(quantize):
     with pytest.raises(QuantizationError, match="at least one element"):

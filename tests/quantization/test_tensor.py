@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import quatrain
 from quatrain.errors import QuantizationError
 from quatrain.ops.checks import BLOCK_SIZES
-from quatrain.quantization import quantize_4bit
+from quatrain.quantization import check_finite_weights, quantize_4bit
 
 
 def theirs(x: torch.Tensor, quant_type: str, block_size: int) -> tuple[dict[str, torch.Tensor], torch.Tensor, Any]:
@@ -108,3 +108,19 @@ def test_moving_keeps_every_tensor_together():
 def test_scales_too_large_for_their_mean_are_refused():
     with pytest.raises(QuantizationError, match="finite"):
         quantize_4bit(torch.full((64, 64), 3e38))
+
+
+@pytest.mark.parametrize("double_quant", [True, False])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_many_weights_are_checked_at_once_and_named(double_quant, bad):
+    def quantized(damaged: bool):
+        x = torch.randn(40, 64)
+        x[30, 7] = bad if damaged else 0
+        return quantize_4bit(x, double_quant=double_quant, check_finite=False)
+
+    check_finite_weights({"a": quantized(False), "b": quantized(False)})
+    check_finite_weights({})
+    with pytest.raises(QuantizationError, match=r"^b, d must be finite"):
+        check_finite_weights({name: quantized(name in "bd") for name in "abcde"})
+    with pytest.raises(QuantizationError, match=r"^0, 1, 2, 3, 4 and 3 more must be finite"):
+        check_finite_weights({str(i): quantized(True) for i in range(8)})

@@ -4,15 +4,15 @@ Decoding multiplies one row per sequence. Dequantizing a weight for that moves f
 out, two in again); here a code is read, turned into a number in a register, multiplied and forgotten. Above some tens
 of rows a dense product of the dequantized weight is faster, since its cost is shared by the rows.
 
-Everything that decoding adds to a product is added before the one rounding: a bias, an adapter's low-rank update, the
-residual stream. Weights that read the same input (q, k and v; gate and up) go into one launch.
+A bias and an adapter's low-rank update are added before the one rounding. Weights that read the same input (q, k and v;
+gate and up) go into one launch.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
 from quatrain.errors import QuantizationError
@@ -45,12 +45,12 @@ class Matrix4bit(NamedTuple):
 
 
 class LowRank(NamedTuple):
-    """An update ``hidden @ bᵀ`` of one weight's output."""
+    """An adapter's update of one weight's output: ``(Σ sums) @ bᵀ``."""
 
-    hidden: Float[Tensor, "M R"]
-    """[M, R]: the adapter's x·Aᵀ, scale and all; rows may lie any distance apart."""
-    b: Float[Tensor, "N R"]
-    """[N, R], contiguous."""
+    sums_SMR: Float32[Tensor, "S M R"]
+    """What :func:`quatrain.ops.low_rank_sums.low_rank_sums` makes of x, or some of its columns."""
+    b_NR: Float[Tensor, "N R"]
+    """The adapter's B times its scale, contiguous, of x's dtype."""
 
 
 def linear_4bit(
@@ -59,24 +59,22 @@ def linear_4bit(
     *,
     bias_N: Float[Tensor, " N"] | None = None,
     low_rank: Sequence[LowRank | None] | None = None,
-    residual_MN: Float[Tensor, "M N"] | None = None,
     out: Float[Tensor, "M N"] | None = None,
 ) -> Float[Tensor, "M N"]:
-    """``x Wᵀ + bias + low-rank update + residual`` in float32, rounded once to x's dtype.
+    """``x Wᵀ + bias + low-rank update`` in float32, rounded once to x's dtype.
 
     Args:
         x_MK: at most :data:`MOST_ROWS` rows, any distance apart.
         weights: one weight, or up to three whose outputs lie side by side; N counts all their rows. All of one
             quant_type and block_size, and either all or none double-quantized.
         bias_N: contiguous.
-        low_rank: for each weight its update, or None. Tensors of x's dtype.
-        residual_MN: added to the result; may be ``out`` itself.
-        out: receives the result and is returned.
+        low_rank: for each weight its update, or None.
+        out: receives the result and is returned; its rows may lie any distance apart.
 
     Raises QuantizationError if sizes and types don't fit together.
     """
     _check(x_MK, weights)
-    check_rows(x_MK=x_MK, residual_MN=residual_MN, out=out)
+    check_rows(x_MK=x_MK, out=out)
     rows = sum(weight.rows for weight in weights)
     if out is not None and (out.shape != (len(x_MK), rows) or out.dtype != x_MK.dtype):
         raise QuantizationError(
@@ -85,7 +83,7 @@ def linear_4bit(
         )
     if out is None:
         out = torch.empty(len(x_MK), rows, dtype=x_MK.dtype, device=x_MK.device)
-    reference.linear_4bit(x_MK, weights, bias_N=bias_N, low_rank=low_rank, residual_MN=residual_MN, out=out)
+    reference.linear_4bit(x_MK, weights, bias_N=bias_N, low_rank=low_rank, out=out)
     return out
 
 

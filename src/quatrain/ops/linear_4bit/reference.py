@@ -15,7 +15,6 @@ def linear_4bit(
     *,
     bias_N: Tensor | None,
     low_rank: Sequence[Any] | None,
-    residual_MN: Tensor | None,
     out: Tensor,
 ) -> None:
     """See :func:`quatrain.ops.linear_4bit.linear_4bit`; no argument is checked here."""
@@ -24,13 +23,11 @@ def linear_4bit(
     for weight, update in zip(weights, low_rank or [None] * len(weights), strict=True):
         y_MN = x_MK @ dequantized(weight, torch.float32).T
         if update is not None:
-            y_MN += update.hidden.float() @ update.b.float().T
+            y_MN += update.sums_SMR.sum(0) @ update.b_NR.float().T
         products.append(y_MN)
     y_MN = torch.cat(products, dim=1)
     if bias_N is not None:
         y_MN += bias_N.float()
-    if residual_MN is not None:
-        y_MN += residual_MN.float()
     out.copy_(y_MN)
 
 

@@ -34,14 +34,14 @@ def attention_forward(
 
     Args:
         segments: the samples of the row; they cover all T tokens.
-        scale: factor on the scores.
+        scale: factor on the scores, above 0.
         window: a token sees only this many last tokens, itself included (sliding window). None: all before it.
         softcap: scores become softcap · tanh(scores / softcap) (Gemma 2).
         out: receives the output.
 
     Raises ValueError if shapes, types or strides don't fit together.
     """
-    check_forward(q_TAD, k_TGD, v_TGD, segments, window, softcap, out)
+    check_forward(q_TAD, k_TGD, v_TGD, segments, scale, window, softcap, out)
     backend, options = choose(q_TAD, softcap)
     return backend.attention_forward(q_TAD, k_TGD, v_TGD, segments, scale=scale, window=window, out=out, **options)
 
@@ -69,7 +69,7 @@ def attention_backward(
 
     Raises ValueError if shapes, types or strides don't fit together.
     """
-    check_forward(q_TAD, k_TGD, v_TGD, segments, window, softcap, o_TAD)
+    check_forward(q_TAD, k_TGD, v_TGD, segments, scale, window, softcap, o_TAD)
     check_backward(q_TAD, k_TGD, do_TAD, lse_AT, dq, dk, dv)
     backend, options = choose(q_TAD, softcap)
     options |= {"scale": scale, "window": window, "dq": dq, "dk": dk, "dv": dv}

@@ -13,7 +13,7 @@ from . import cudnn, flash2, reference
 def choose(q_TAD: Tensor, softcap: float | None) -> tuple[ModuleType, dict[str, Any]]:
     """The backend for these queries, and the options that only some backends have."""
     options = {} if softcap is None else {"softcap": softcap}
-    return _BACKENDS[_names(q_TAD, softcap)[0]](), options
+    return BACKENDS[_names(q_TAD, softcap)[0]](), options
 
 
 def available_backends(device: torch.device | str) -> list[str]:
@@ -41,4 +41,4 @@ def _triton() -> ModuleType:
     return triton
 
 
-_BACKENDS = {"cudnn": lambda: cudnn, "flash2": lambda: flash2, "triton": _triton, "reference": lambda: reference}
+BACKENDS = {"cudnn": lambda: cudnn, "flash2": lambda: flash2, "triton": _triton, "reference": lambda: reference}

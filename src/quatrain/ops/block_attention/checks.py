@@ -12,6 +12,7 @@ def check_forward(
     k_TGD: Tensor,
     v_TGD: Tensor,
     segments: Segments,
+    scale: float,
     window: int | None,
     softcap: float | None,
     o_TAD: Tensor | None,
@@ -37,6 +38,8 @@ def check_forward(
         raise ValueError(
             f"segments.max_length must lie between 1 and the row's {tokens} tokens, got {segments.max_length}."
         )
+    if scale <= 0:
+        raise ValueError(f"scale must be above 0, got {scale}. 1/√D is usual.")
     if window is not None and window < 1:
         raise ValueError(f"window must be at least 1, the token itself, got {window}. Pass None for no window.")
     if softcap is not None and softcap <= 0:

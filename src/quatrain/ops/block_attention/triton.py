@@ -20,7 +20,7 @@ Exponentials are to base 2, the one the hardware has. Rows are addressed with 64
 
 # Triton's decorators and constexprs are opaque to a type checker.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# pyright: reportIndexIssue=false, reportPossiblyUnboundVariable=false
+# pyright: reportIndexIssue=false, reportOperatorIssue=false
 
 import math
 from typing import Any, NamedTuple

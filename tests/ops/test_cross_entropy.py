@@ -39,14 +39,15 @@ def logits_and_targets(shape: tuple[int, int], dtype: torch.dtype) -> tuple[torc
 
 
 def exact(logits, targets, scale=1.0, softcap=None):
-    """Loss by row, its gradient, and the size of what cancels in it: 1 − tanh² of a capped logit is off by 1e-7."""
+    """Loss by row, its gradient, and the size of what cancels in it: softmax − one-hot and 1 − tanh² may be about 0."""
     logits = logits.double().requires_grad_()
     z = logits * scale
     if softcap is not None:
         z = softcap * torch.tanh(z / softcap)
     loss = F.cross_entropy(z, targets, reduction="none", ignore_index=IGNORED)
-    gradient, gradient_of_z = torch.autograd.grad(loss.sum(), (logits, z))
-    return loss.detach(), gradient, gradient_of_z.abs() * scale
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    one_hot = targets.unsqueeze(1) == torch.arange(logits.shape[1], device=DEVICE)
+    return loss.detach(), gradient, (z.detach().softmax(1) + one_hot) * scale
 
 
 @twins
@@ -82,17 +83,21 @@ def test_logits_far_apart_and_impossible_tokens(twin: Any):
     logits = torch.randn(3, 200, device=DEVICE)
     logits[0, 5], logits[1, 5], logits[2, 10:] = 3e4, -3e4, float("-inf")
     targets = torch.tensor([7, 5, 3], device=DEVICE)
-    loss64, gradient64, _ = exact(logits, targets)
+    loss64, gradient64, size = exact(logits, targets)
     loss = torch.empty(3, device=DEVICE)
     twin.cross_entropy_(logits, targets, loss)
     assert_rounded(loss, loss64)
-    assert_rounded(logits, gradient64)
+    assert_rounded(logits, gradient64, size)
 
 
 def test_misuse_is_refused():
     targets, loss = torch.zeros(4, dtype=torch.int64), torch.empty(4)
     with pytest.raises(ValueError, match="logits_CV's last dimension must be contiguous"):
         cross_entropy_(torch.randn(9, 4).T, targets, loss)
+    with pytest.raises(ValueError, match=r"scale must be above 0, got -1\.0"):
+        cross_entropy_(torch.randn(4, 9), targets, loss, scale=-1.0)
+    with pytest.raises(ValueError, match=r"softcap must be above 0, got 0\.0"):
+        cross_entropy_(torch.randn(4, 9), targets, loss, softcap=0.0)
 
 
 @pytest.mark.gpu

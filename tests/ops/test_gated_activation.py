@@ -63,7 +63,7 @@ def test_backward_leaves_gradients_and_the_activation(twin: Any, dtype, activati
 @twins
 @dtypes
 @activations
-@pytest.mark.parametrize("rank", [16, 48, 256])
+@pytest.mark.parametrize("rank", [1, 16, 40, 256])
 def test_backward_adds_a_product_of_low_rank(twin: Any, dtype, activation, rank):
     if twin is kernel and dtype is torch.bfloat16 and DEVICE == "cpu":
         pytest.skip("Triton's interpreter multiplies matrices of bfloat16 as if their bits were integers")
@@ -101,8 +101,8 @@ def test_misuse_is_refused():
         gated_activation(torch.randn(4, 15), activation="silu")
     with pytest.raises(ValueError, match="last dimension must be contiguous"):
         gated_activation(torch.randn(16, 4).T, activation="silu")
-    for rank in (0, 8, 40, 272):
-        with pytest.raises(ValueError, match=f"multiple of 16 from 16 to 256, got {rank}"):
+    for rank in (0, 257):
+        with pytest.raises(ValueError, match=f"from 1 to 256, got {rank}"):
             low_rank = torch.randn(4, rank), torch.randn(rank, 8)
             gated_activation_backward_(dact, gate_up, activation="silu", low_rank=low_rank)
 

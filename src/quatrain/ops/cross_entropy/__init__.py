@@ -33,10 +33,13 @@ def cross_entropy_(
         logits_CV: C rows over V tokens of the vocabulary; rows may lie any distance apart.
         targets_C: the token to predict from each row, in [0, V). −100 (:data:`IGNORED`) gives loss 0 and gradient 0.
         loss_C: receives the losses; contiguous.
-        scale: factor on the logits (Cohere, Granite).
-        softcap: see above (Gemma 2).
+        scale: factor on the logits, above 0 (Cohere, Granite).
+        softcap: see above; above 0 (Gemma 2).
         want_gradient: False leaves the logits as they are.
     """
+    for name, value in (("scale", scale), ("softcap", softcap)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be above 0, got {value}. Fold a sign into the head's weight.")
     check_rows(logits_CV=logits_CV, targets_C=targets_C, loss_C=loss_C)
     if use_triton(logits_CV):
         from . import triton as twin

@@ -26,8 +26,8 @@ from . import reference
 IGNORED = tl.constexpr(reference.IGNORED)
 LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
-LOWEST = tl.constexpr(-3.0e38)
-"""Maximum of no logits: finite, since −∞ less −∞ is no number."""
+LOWEST = tl.constexpr(-1.0e30)
+"""Maximum of no logits: finite even when scaled, since −∞ less −∞ is no number."""
 
 ELEMENTS_OF_A_THREAD = 16
 
@@ -81,7 +81,7 @@ def _kernel(
     row_ptr = logits_ptr + row * stride
     element_PE = tl.arange(0, P)[:, None] * E + tl.arange(0, E)[None, :]
     whole = vocabulary // (P * E) * (P * E)
-    target = tl.load(targets_ptr + row).to(tl.int32)
+    target = tl.load(targets_ptr + row)
 
     if target == IGNORED:
         tl.store(loss_ptr + row, 0.0)
@@ -90,65 +90,69 @@ def _kernel(
             for start in range(0, vocabulary, P * E):
                 tl.store(row_ptr + start + element_PE, zero_PE, start + element_PE < vocabulary)
     else:
+        # Read before the program's first barrier, hence before any thread writes over it. A target outside the
+        # vocabulary reads nothing and shows as NaN.
+        exists = (target >= 0) & (target < vocabulary)
+        at_target = _bounded(tl.load(row_ptr + target, exists, other=float("nan")), scale, softcap)
+        rate = (scale if softcap is None else softcap) * LOG2_E
+
         top_P = tl.full((P,), LOWEST, tl.float32)
         sum_P = tl.zeros((P,), tl.float32)
         for start in range(0, whole, P * E):
-            x_PE = tl.load(row_ptr + start + element_PE).to(tl.float32)
-            top_P, sum_P = _add_exponentials(_exponent(x_PE, scale, softcap), top_P, sum_P)
+            u_PE = _bounded(tl.load(row_ptr + start + element_PE), scale, softcap)
+            top_P, sum_P = _add_exponentials(u_PE, rate, top_P, sum_P)
         rest_PE = whole + element_PE
-        x_PE = tl.load(row_ptr + rest_PE, rest_PE < vocabulary, other=0.0).to(tl.float32)
-        exponent_PE = tl.where(rest_PE < vocabulary, _exponent(x_PE, scale, softcap), float("-inf"))
-        top_P, sum_P = _add_exponentials(exponent_PE, top_P, sum_P)
-        top = tl.max(top_P, axis=0)
-        log2_sum = top + tl.log2(tl.sum(sum_P * tl.exp2(top_P - top), axis=0))
+        u_PE = _bounded(tl.load(row_ptr + rest_PE, rest_PE < vocabulary, other=0.0), scale, softcap)
+        u_PE = tl.where(rest_PE < vocabulary, u_PE, float("-inf"))
+        top_P, sum_P = _add_exponentials(u_PE, rate, top_P, sum_P)
 
-        # A target outside the vocabulary reads nothing and shows as NaN.
-        exists = (target >= 0) & (target < vocabulary)
-        at_target = tl.load(row_ptr + target, exists, other=float("nan")).to(tl.float32)
-        tl.store(loss_ptr + row, (log2_sum - _exponent(at_target, scale, softcap)) * LN_2)
+        top = tl.max(top_P, axis=0)
+        log2_sum = tl.log2(tl.sum(sum_P * tl.exp2((top_P - top) * rate), axis=0))
+        tl.store(loss_ptr + row, (log2_sum + (top - at_target) * rate) * LN_2)
 
         if GRADIENT:
-            # Every thread has read the target's logit before any writes over it.
-            tl.debug_barrier()
-            gradient_PE = _gradient(x_PE, rest_PE, target, log2_sum, scale, softcap)
-            tl.store(row_ptr + rest_PE, gradient_PE.to(logits_ptr.dtype.element_ty), rest_PE < vocabulary)
+            shift = log2_sum - tl.log2(scale)
+            u_PE = _bounded(tl.load(row_ptr + rest_PE, rest_PE < vocabulary, other=0.0), scale, softcap)
+            probability_PE = _probability(u_PE, rate, top, shift, softcap)
+            tl.store(row_ptr + rest_PE, probability_PE.to(logits_ptr.dtype.element_ty), rest_PE < vocabulary)
             for back in range(P * E, whole + P * E, P * E):
-                column_PE = whole - back + element_PE
-                x_PE = tl.load(row_ptr + column_PE).to(tl.float32)
-                gradient_PE = _gradient(x_PE, column_PE, target, log2_sum, scale, softcap)
-                tl.store(row_ptr + column_PE, gradient_PE.to(logits_ptr.dtype.element_ty))
+                tile_PE = row_ptr + (whole - back) + element_PE
+                probability_PE = _probability(_bounded(tl.load(tile_PE), scale, softcap), rate, top, shift, softcap)
+                tl.store(tile_PE, probability_PE.to(logits_ptr.dtype.element_ty))
+            # One correction instead of a comparison for every element.
+            tl.debug_barrier()
+            less_one = _probability(at_target, rate, top, shift, softcap) - scale * _slope(at_target, softcap)
+            tl.store(row_ptr + target, less_one.to(logits_ptr.dtype.element_ty), exists)
 
 
 @triton.jit
-def _tanh(x):
-    """1 − 2/(e²ˣ + 1), right at both infinities. Near 0 its error is absolute, 1e-7, which a loss doesn't notice."""
-    return 1 - 2 / (tl.exp(2 * x) + 1)
+def _bounded(x, scale, softcap):
+    """What the exponent is a multiple of, by ``rate``: the logits, or the tangent of soft-capping in [−1, 1].
 
-
-@triton.jit
-def _exponent(x, scale, softcap):
-    """Scaled and capped logits, times log₂ e."""
+    tanh(v) = 1 − 2/(e²ᵛ + 1) is right at both infinities. Near 0 its error is absolute, 1e-7, which a loss doesn't
+    notice.
+    """
     if softcap is None:
-        return x * (scale * LOG2_E)
+        return x.to(tl.float32)
     else:
-        return _tanh(x * (scale / softcap)) * (softcap * LOG2_E)
+        return 1 - 2 / (tl.exp(x.to(tl.float32) * (2 * scale / softcap)) + 1)
 
 
 @triton.jit
-def _add_exponentials(exponent_PE, top_P, sum_P):
-    """Maximum and sum of 2^(exponent − maximum) of each piece, with one more tile in them."""
-    new_top_P = tl.maximum(top_P, tl.max(exponent_PE, axis=1))
-    powers_P = tl.sum(tl.exp2(exponent_PE - new_top_P[:, None]), axis=1)
-    return new_top_P, sum_P * tl.exp2(top_P - new_top_P) + powers_P
+def _slope(u, softcap):
+    """Derivative of :func:`_bounded`, less scale and soft cap, which cancel against those of the exponent."""
+    return 1.0 if softcap is None else 1 - u * u
 
 
 @triton.jit
-def _gradient(x, column, target, log2_sum, scale, softcap):
-    """(softmax − one-hot) · dz/dx."""
-    p = tl.exp2(_exponent(x, scale, softcap) - log2_sum)
-    p = tl.where(column == target, p - 1, p) * scale
-    if softcap is None:
-        return p
-    else:
-        capped = _tanh(x * (scale / softcap))
-        return p * (1 - capped * capped)
+def _add_exponentials(u_PE, rate, top_P, sum_P):
+    """Maximum of u, and sum of 2^((u − maximum) · rate), of each piece, with one more tile in them."""
+    new_top_P = tl.maximum(top_P, tl.max(u_PE, axis=1))
+    powers_PE = tl.exp2((u_PE - new_top_P[:, None]) * rate)
+    return new_top_P, sum_P * tl.exp2((top_P - new_top_P) * rate) + tl.sum(powers_PE, axis=1)
+
+
+@triton.jit
+def _probability(u, rate, top, shift, softcap):
+    """2^((u − top) · rate − shift), the softmax times scale, times the slope of soft-capping."""
+    return tl.exp2(tl.fma(u - top, rate, -shift)) * _slope(u, softcap)

@@ -58,16 +58,15 @@ def gated_activation_backward_(
         dact_TF: the gradient of forward's output.
         gate_up_TF2: [T, 2F], forward's input.
         activation: as in forward.
-        low_rank: ``(dh, a)``, of the tensors' dtype: the gradient is ``dact + dh @ a``, added in float32. R is a
-            multiple of 16, at most 256.
+        low_rank: ``(dh, a)``, of the tensors' dtype: the gradient is ``dact + dh @ a``, added in float32. R is at most
+            256, and best a multiple of 16.
     """
     _check(gate_up_TF2, activation, dact_TF, "dact_TF")
     if low_rank is not None:
         rank = low_rank[0].shape[1]
-        if rank % 16 or not 0 < rank <= LARGEST_RANK:
+        if not 0 < rank <= LARGEST_RANK:
             raise ValueError(
-                f"low_rank's rank must be a multiple of 16 from 16 to {LARGEST_RANK}, got {rank}. Pad it with zeros, "
-                "or add the product to dact_TF before."
+                f"low_rank's rank must be from 1 to {LARGEST_RANK}, got {rank}. Add the product to dact_TF before."
             )
         check_rows(dh_TR=low_rank[0], a_RF=low_rank[1])
     if use_triton(gate_up_TF2):

@@ -1,10 +1,13 @@
 """The gated activation as GPU kernels: tiles of gate and up in, tiles of the result out, nothing read twice.
 
-Both directions are bound by memory (three tensors move forward, six backward), so the low-rank part of backward's
-gradient is nearly free: its product runs on the tensor cores while the tiles of gate, up and gradient are on their way.
-Its two factors are small enough to stay in the second-level cache.
+Both directions are bound by memory: three tensors move forward, six backward. So the product of low rank that backward
+may add to its gradient is nearly free, as long as its thin factors are seldom read and its result lies where it is
+needed. Tensor cores leave a thread pairs of columns, 8 apart; reading 16 bytes at once leaves it 8 neighbours. To bring
+the two together Triton would send every tile through shared memory, there and back, at the cost of all the rest again.
+Instead the factors' rows and columns enter the product in the order in which its result comes out right
+(:func:`_product`).
 
-Legend: ``T`` tokens and ``F`` columns of a tile, ``R`` ranks at once.
+Legend: ``T`` tokens and ``F`` columns of a tile, ``R`` rank rounded up to a power of two.
 """
 
 # Triton's decorators and constexprs are opaque to a type checker.
@@ -21,28 +24,29 @@ from . import reference
 LINEAR = tl.constexpr(reference.LINEAR)
 CUBIC = tl.constexpr(reference.CUBIC)
 
-FORWARD = {"T": 1, "F": 2048, "num_warps": 4}
-BACKWARD = {"T": 1, "F": 2048, "num_warps": 4}
-BACKWARD_WITH_PRODUCT = {"T": 64, "F": 64, "num_warps": 4}
+TILE = {"T": 1, "F": 512, "num_warps": 2}
+TILE_WITH_PRODUCT = {"T": 64, "F": 32, "num_warps": 4}
+TILES_OF_A_PROGRAM = 4
+"""Neighbouring tiles that share their rows of ``dh``."""
 
 
 def gated_activation(gate_up_TF2: Tensor, *, activation: str, out: Tensor | None = None) -> Tensor:
     """See :func:`quatrain.ops.gated_activation.gated_activation`; no argument is checked here."""
-    tokens, width = gate_up_TF2.shape
+    tokens, columns = gate_up_TF2.shape[0], gate_up_TF2.shape[1] // 2
     if out is None:
-        out = torch.empty(tokens, width // 2, dtype=gate_up_TF2.dtype, device=gate_up_TF2.device)
+        out = torch.empty(tokens, columns, dtype=gate_up_TF2.dtype, device=gate_up_TF2.device)
     if out.numel() == 0:
         return out
     with torch.cuda.device_of(gate_up_TF2):
-        _forward[_grid(tokens, width // 2, FORWARD)](
+        _forward[_grid(tokens, columns, TILE["T"], TILE["F"])](
             gate_up_TF2,
             out,
             tokens,
-            width // 2,
+            columns,
             gate_up_TF2.stride(0),
             out.stride(0),
             ACTIVATION=activation,
-            **FORWARD,
+            **TILE,
         )
     return out
 
@@ -58,31 +62,30 @@ def gated_activation_backward_(
     if dact_TF.numel() == 0:
         return
     tokens, columns = dact_TF.shape
-    dh_TR, a_RF = low_rank or (None, None)
-    tile = BACKWARD if dh_TR is None else BACKWARD_WITH_PRODUCT
-    rank = 0 if dh_TR is None else dh_TR.shape[1]
+    operands = (dact_TF, gate_up_TF2, tokens, columns, dact_TF.stride(0), gate_up_TF2.stride(0))
     with torch.cuda.device_of(dact_TF):
-        _backward[_grid(tokens, columns, tile)](
-            dact_TF,
-            gate_up_TF2,
+        if low_rank is None:
+            _backward[_grid(tokens, columns, TILE["T"], TILE["F"])](*operands, ACTIVATION=activation, **TILE)
+            return
+        dh_TR, a_RF = low_rank
+        width = TILE_WITH_PRODUCT["F"] * TILES_OF_A_PROGRAM
+        _backward_with_product[_grid(tokens, columns, TILE_WITH_PRODUCT["T"], width)](
+            *operands,
             dh_TR,
             a_RF,
-            tokens,
-            columns,
-            dact_TF.stride(0),
-            gate_up_TF2.stride(0),
-            0 if dh_TR is None else dh_TR.stride(0),
-            0 if a_RF is None else a_RF.stride(0),
+            dh_TR.shape[1],
+            dh_TR.stride(0),
+            a_RF.stride(0),
             ACTIVATION=activation,
-            RANK=rank,
-            R=min(64, rank & -rank),  # the largest power of two that divides the rank
-            **tile,
+            TILES=TILES_OF_A_PROGRAM,
+            R=max(16, triton.next_power_of_2(dh_TR.shape[1])),
+            **TILE_WITH_PRODUCT,
         )
 
 
-def _grid(tokens: int, columns: int, tile: dict[str, int]) -> tuple[int]:
+def _grid(tokens: int, columns: int, rows: int, width: int) -> tuple[int]:
     """One dimension, columns first: neighbours in time are neighbours in memory, and T isn't bound to 65,535."""
-    return (triton.cdiv(tokens, tile["T"]) * triton.cdiv(columns, tile["F"]),)
+    return (triton.cdiv(tokens, rows) * triton.cdiv(columns, width),)
 
 
 @triton.jit
@@ -101,12 +104,10 @@ def _share(gate, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
-def _tile(tokens, columns, T: tl.constexpr, F: tl.constexpr):
-    """This program's rows [T, 1] (int64, since offsets can pass 2³¹), its columns [1, F] and which of them exist."""
-    across = tl.cdiv(columns, F)
-    row_T1 = (tl.program_id(0) // across).to(tl.int64) * T + tl.arange(0, T)[:, None]
-    col_1F = (tl.program_id(0) % across) * F + tl.arange(0, F)[None, :]
-    return row_T1, col_1F, (row_T1 < tokens) & (col_1F < columns)
+def _place(columns, T: tl.constexpr, WIDTH: tl.constexpr):
+    """First row (int64: offsets can pass 2³¹) and first column of this program."""
+    across = tl.cdiv(columns, WIDTH)
+    return (tl.program_id(0) // across).to(tl.int64) * T, (tl.program_id(0) % across) * WIDTH
 
 
 @triton.jit
@@ -121,7 +122,10 @@ def _forward(
     T: tl.constexpr,
     F: tl.constexpr,
 ):
-    row_T1, col_1F, mask_TF = _tile(tokens, columns, T, F)
+    first_row, first_col = _place(columns, T, F)
+    row_T1 = first_row + tl.arange(0, T)[:, None]
+    col_1F = first_col + tl.arange(0, F)[None, :]
+    mask_TF = (row_T1 < tokens) & (col_1F < columns)
     gate_ptr_TF = gate_up_ptr + row_T1 * gate_up_stride + col_1F
     gate_TF = tl.load(gate_ptr_TF, mask_TF, other=0.0).to(tl.float32)
     up_TF = tl.load(gate_ptr_TF + columns, mask_TF, other=0.0).to(tl.float32)
@@ -134,44 +138,103 @@ def _forward(
 def _backward(
     dact_ptr,
     gate_up_ptr,
-    dh_ptr,
-    a_ptr,
     tokens,
     columns,
     dact_stride,
     gate_up_stride,
+    ACTIVATION: tl.constexpr,
+    T: tl.constexpr,
+    F: tl.constexpr,
+):
+    first_row, first_col = _place(columns, T, F)
+    row_T1 = first_row + tl.arange(0, T)[:, None]
+    col_1F = first_col + tl.arange(0, F)[None, :]
+    mask_TF = (row_T1 < tokens) & (col_1F < columns)
+    dact_ptr_TF = dact_ptr + row_T1 * dact_stride + col_1F
+    gate_ptr_TF = gate_up_ptr + row_T1 * gate_up_stride + col_1F
+    gate_TF = tl.load(gate_ptr_TF, mask_TF, other=0.0).to(tl.float32)
+    up_TF = tl.load(gate_ptr_TF + columns, mask_TF, other=0.0).to(tl.float32)
+    gradient_TF = tl.load(dact_ptr_TF, mask_TF, other=0.0).to(tl.float32)
+    _write(dact_ptr_TF, gate_ptr_TF, columns, mask_TF, gate_TF, up_TF, gradient_TF, ACTIVATION)
+
+
+@triton.jit
+def _backward_with_product(
+    dact_ptr,
+    gate_up_ptr,
+    tokens,
+    columns,
+    dact_stride,
+    gate_up_stride,
+    dh_ptr,
+    a_ptr,
+    rank,
     dh_stride,
     a_stride,
     ACTIVATION: tl.constexpr,
-    RANK: tl.constexpr,
+    TILES: tl.constexpr,
     R: tl.constexpr,
     T: tl.constexpr,
     F: tl.constexpr,
 ):
-    row_T1, col_1F, mask_TF = _tile(tokens, columns, T, F)
-    dact_ptr_TF = dact_ptr + row_T1 * dact_stride + col_1F
-    gate_ptr_TF = gate_up_ptr + row_T1 * gate_up_stride + col_1F
-    up_ptr_TF = gate_ptr_TF + columns
-    gate_TF = tl.load(gate_ptr_TF, mask_TF, other=0.0).to(tl.float32)
-    up_TF = tl.load(up_ptr_TF, mask_TF, other=0.0).to(tl.float32)
-    gradient_TF = tl.load(dact_ptr_TF, mask_TF, other=0.0).to(tl.float32)
+    """A program's tiles lie side by side, so that ``dh`` is read once for all of them."""
+    first_row, first_col = _place(columns, T, TILES * F)
+    row_T1 = tl.arange(0, T)[:, None]
+    dact_ptr_T1 = dact_ptr + first_row * dact_stride + row_T1 * dact_stride
+    gate_ptr_T1 = gate_up_ptr + first_row * gate_up_stride + row_T1 * gate_up_stride
+    rank_R = tl.arange(0, R)
+    row_of_product_T1 = _row_of_product(T)[:, None]
+    dh_ptr_TR = dh_ptr + first_row * dh_stride + row_of_product_T1 * dh_stride + rank_R[None, :]
+    dh_TR = tl.load(dh_ptr_TR, (first_row + row_of_product_T1 < tokens) & (rank_R < rank)[None, :], other=0.0)
+    for tile in range(TILES):
+        col_1F = first_col + tile * F + tl.arange(0, F)[None, :]
+        mask_TF = (first_row + row_T1 < tokens) & (col_1F < columns)
+        gate_TF = tl.load(gate_ptr_T1 + col_1F, mask_TF, other=0.0).to(tl.float32)
+        up_TF = tl.load(gate_ptr_T1 + columns + col_1F, mask_TF, other=0.0).to(tl.float32)
+        gradient_TF = tl.load(dact_ptr_T1 + col_1F, mask_TF, other=0.0).to(tl.float32)
 
-    if RANK > 0:
-        product_TF = tl.zeros((T, F), tl.float32)
-        for first in tl.static_range(0, RANK, R):
-            dh_ptr_TR = dh_ptr + row_T1 * dh_stride + first + tl.arange(0, R)[None, :]
-            a_ptr_RF = a_ptr + (first + tl.arange(0, R)[:, None]) * a_stride + col_1F
-            dh_TR = tl.load(dh_ptr_TR, row_T1 < tokens, other=0.0)
-            a_RF = tl.load(a_ptr_RF, col_1F < columns, other=0.0)
-            product_TF = tl.dot(dh_TR, a_RF, product_TF, input_precision="ieee")
-        gradient_TF += product_TF
-        # The product may move elements between threads: none may store act before all have read dact.
+        col_of_product_1F = first_col + tile * F + _column_of_product(F)[None, :]
+        a_ptr_RF = a_ptr + rank_R[:, None] * a_stride + col_of_product_1F
+        a_RF = tl.load(a_ptr_RF, (rank_R < rank)[:, None] & (col_of_product_1F < columns), other=0.0)
+        gradient_TF += _product(dh_TR, a_RF, T, F)
+        # A compiler that does move elements between threads must not store act before all threads have read dact.
         tl.debug_barrier()
+        _write(dact_ptr_T1 + col_1F, gate_ptr_T1 + col_1F, columns, mask_TF, gate_TF, up_TF, gradient_TF, ACTIVATION)
 
+
+@triton.jit
+def _product(dh_TR, a_RF, T: tl.constexpr, F: tl.constexpr):
+    """``dh @ a``, each element in the thread that holds it in a tile read from memory. Any other layout is only slower.
+
+    Of a product [64, 32] four warps hold, by row: warp, half, row of 8; by column: pair of 8, thread of 4, element of
+    the pair. Of a tile in memory they hold, by row: half, warp, row of 8; by column: thread of 4, 8 elements. Taking
+    the factors' rows and columns in the second order and renaming the result's is all it takes.
+    """
+    product_TF = tl.dot(dh_TR, a_RF, input_precision="ieee")
+    by_place = tl.reshape(product_TF, (T // 16, 2, 8, F // 8, 4, 2))
+    return tl.reshape(tl.permute(by_place, (1, 0, 2, 4, 3, 5)), (T, F))
+
+
+@triton.jit
+def _row_of_product(T: tl.constexpr):
+    """Which of T rows to hand to the product as its row (warp, half, row of 8): row (half, warp, row of 8)."""
+    place_T = tl.arange(0, T)
+    return place_T // 8 % 2 * (T // 2) + place_T // 16 * 8 + place_T % 8
+
+
+@triton.jit
+def _column_of_product(F: tl.constexpr):
+    """Which of F columns to hand to the product as (pair, thread, element): column (thread, pair, element)."""
+    place_F = tl.arange(0, F)
+    return place_F // 2 % 4 * (F // 4) + place_F // 8 * 2 + place_F % 2
+
+
+@triton.jit
+def _write(dact_ptr_TF, gate_ptr_TF, columns, mask_TF, gate_TF, up_TF, gradient_TF, ACTIVATION: tl.constexpr):
     share_TF, slope_TF = _share(gate_TF, ACTIVATION)
     passed_TF = gate_TF * share_TF
     d_gate_TF = gradient_TF * up_TF * (share_TF + gate_TF * slope_TF)
-    dtype: tl.constexpr = gate_up_ptr.dtype.element_ty
+    dtype: tl.constexpr = gate_ptr_TF.dtype.element_ty
     tl.store(gate_ptr_TF, d_gate_TF.to(dtype), mask_TF)
-    tl.store(up_ptr_TF, (gradient_TF * passed_TF).to(dtype), mask_TF)
-    tl.store(dact_ptr_TF, (passed_TF * up_TF).to(dact_ptr.dtype.element_ty), mask_TF)
+    tl.store(gate_ptr_TF + columns, (gradient_TF * passed_TF).to(dtype), mask_TF)
+    tl.store(dact_ptr_TF, (passed_TF * up_TF).to(dact_ptr_TF.dtype.element_ty), mask_TF)

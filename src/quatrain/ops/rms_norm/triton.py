@@ -117,7 +117,15 @@ def _strides(x: Tensor | None) -> tuple[int, int]:
 
 @triton.jit
 def _elements(ptr, row_N1, heads, token_stride, head_stride, col_1B):
-    return ptr + (row_N1 // heads) * token_stride + (row_N1 % heads) * head_stride + col_1B
+    """Rows are counted in 32 bits, whose division is quick; offsets can pass 2³¹."""
+    token_N1 = (row_N1 // heads).to(tl.int64)
+    return ptr + token_N1 * token_stride + (row_N1 % heads) * head_stride + col_1B
+
+
+@triton.jit
+def _weight(ptr, offset, H: tl.constexpr, B: tl.constexpr):
+    col_B = tl.arange(0, B)
+    return (tl.load(ptr + col_B, col_B < H, other=0.0).to(tl.float32) + offset)[None, :]
 
 
 @triton.jit
@@ -144,7 +152,7 @@ def _forward(
     H: tl.constexpr,
     B: tl.constexpr,
 ):
-    row_N1 = tl.program_id(0).to(tl.int64) * N + tl.arange(0, N)[:, None]
+    row_N1 = tl.program_id(0) * N + tl.arange(0, N)[:, None]
     col_1B = tl.arange(0, B)[None, :]
     mask_NB = (row_N1 < rows) & (col_1B < H)
 
@@ -156,7 +164,7 @@ def _forward(
         x_NB = rounded_NB.to(tl.float32)
 
     rstd_N1 = tl.rsqrt(tl.sum(x_NB * x_NB, axis=1, keep_dims=True) / H + eps)
-    weight_1B = tl.load(weight_ptr + col_1B, col_1B < H, other=0.0).to(tl.float32) + offset
+    weight_1B = _weight(weight_ptr, offset, H, B)
     y_NB = x_NB * rstd_N1 * weight_1B
     out_NB = _elements(out_ptr, row_N1, heads, out_token, out_head, col_1B)
     tl.store(out_NB, y_NB.to(out_ptr.dtype.element_ty), mask_NB)
@@ -186,14 +194,15 @@ def _backward(
     H: tl.constexpr,
     B: tl.constexpr,
 ):
-    row_N1 = tl.program_id(0).to(tl.int64) * N + tl.arange(0, N)[:, None]
+    row_N1 = tl.program_id(0) * N + tl.arange(0, N)[:, None]
     col_1B = tl.arange(0, B)[None, :]
     mask_NB = (row_N1 < rows) & (col_1B < H)
 
     dy_NB = tl.load(_elements(dy_ptr, row_N1, heads, dy_token, dy_head, col_1B), mask_NB, other=0.0).to(tl.float32)
     x_NB = tl.load(_elements(x_ptr, row_N1, heads, x_token, x_head, col_1B), mask_NB, other=0.0).to(tl.float32)
-    rstd_N1 = tl.load(rstd_ptr + row_N1, row_N1 < rows, other=0.0)
-    weight_1B = tl.load(weight_ptr + col_1B, col_1B < H, other=0.0).to(tl.float32) + offset
+    row_N = tl.program_id(0) * N + tl.arange(0, N)
+    rstd_N1 = tl.load(rstd_ptr + row_N, row_N < rows, other=0.0)[:, None]
+    weight_1B = _weight(weight_ptr, offset, H, B)
 
     normalized_NB = x_NB * rstd_N1
     g_NB = dy_NB * weight_1B

@@ -23,7 +23,7 @@ def rotary_(x_TAD: Tensor, positions_T: Tensor, cos_PE: Tensor, sin_PE: Tensor, 
         return
     launch = _launch(heads, cos_PE.shape[1])
     with torch.cuda.device_of(x_TAD):
-        _kernel[(triton.cdiv(tokens, launch["N"]), triton.cdiv(heads, launch["A"]))](
+        _kernel[(triton.cdiv(tokens, launch["N"]) * triton.cdiv(heads, launch["A"]),)](
             x_TAD,
             positions_T,
             cos_PE,
@@ -57,8 +57,10 @@ def _kernel(
     E: tl.constexpr,
     B: tl.constexpr,
 ):
-    token_N = tl.program_id(0).to(tl.int64) * N + tl.arange(0, N)
-    head_A = tl.program_id(1) * A + tl.arange(0, A)
+    # Heads first: neighbours in time are neighbours in memory, and read the same angles.
+    groups = tl.cdiv(heads, A)
+    token_N = (tl.program_id(0) // groups).to(tl.int64) * N + tl.arange(0, N)
+    head_A = tl.program_id(0) % groups * A + tl.arange(0, A)
     column_B = tl.arange(0, B)
 
     position_N = tl.load(positions_ptr + token_N, token_N < tokens, other=0)

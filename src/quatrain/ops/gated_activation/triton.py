@@ -61,6 +61,10 @@ def gated_activation_backward_(
     """See :func:`quatrain.ops.gated_activation.gated_activation_backward_`; no argument is checked here."""
     if dact_TF.numel() == 0:
         return
+    if low_rank is not None and dact_TF.dtype == torch.float32:
+        # Tensor cores take no float32, and a float32 sum may as well be stored in between: nothing is rounded twice.
+        dact_TF.addmm_(*low_rank)
+        low_rank = None
     tokens, columns = dact_TF.shape
     operands = (dact_TF, gate_up_TF2, tokens, columns, dact_TF.stride(0), gate_up_TF2.stride(0))
     with torch.cuda.device_of(dact_TF):
@@ -210,7 +214,7 @@ def _product(dh_TR, a_RF, T: tl.constexpr, F: tl.constexpr):
     the pair. Of a tile in memory they hold, by row: half, warp, row of 8; by column: thread of 4, 8 elements. Taking
     the factors' rows and columns in the second order and renaming the result's is all it takes.
     """
-    product_TF = tl.dot(dh_TR, a_RF, input_precision="ieee")
+    product_TF = tl.dot(dh_TR, a_RF)
     by_place = tl.reshape(product_TF, (T // 16, 2, 8, F // 8, 4, 2))
     return tl.reshape(tl.permute(by_place, (1, 0, 2, 4, 3, 5)), (T, F))
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from benchmarks.shapes import SHAPES, Shape
 
 BLOCKS_A_SHARD = 4
+END_TOKEN = 2
 INDEX = "model.safetensors.index.json"
 
 
@@ -99,7 +100,7 @@ def _write_config(shape: Shape, folder: Path) -> None:
         tie_word_embeddings=shape.tied,
         pad_token_id=0,
         bos_token_id=1,
-        eos_token_id=2,
+        eos_token_id=END_TOKEN,
         dtype="bfloat16",
     )
     config.save_pretrained(folder)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.case import Setting, WrongResult
+from benchmarks.checkpoints import END_TOKEN
 from benchmarks.plain_llama import PlainLlama
 from benchmarks.shapes import SHAPES, Shape
 from benchmarks.timing import release
@@ -73,7 +74,8 @@ def loss_gate(loss_of: Callable[[Path, Tensor], float], model: str, setting: Set
 
 def decode_gate(continue_: Callable[[Path, Tensor], Tensor], model: str, setting: Setting) -> dict[str, float]:
     """Greedy decoding: ``continue_(folder, prompts_BS)`` gives prompts with their continuations, whose every token must
-    be the likeliest in float32 after what stands before it."""
+    be the likeliest in float32 after what stands before it. The token that would end a text stands back: so many tokens
+    are asked for."""
     name = GATE_MODELS[model]
     shape, folder = SHAPES[name], setting.models / name
     prompts_BS = _tokens(shape, 2, 37)
@@ -83,6 +85,7 @@ def decode_gate(continue_: Callable[[Path, Tensor], Tensor], model: str, setting
     with torch.no_grad():
         logits = PlainLlama(folder, shape).logits(full_BS)[:, prompts_BS.shape[1] - 1 : -1]
     chosen = logits.gather(-1, full_BS[:, prompts_BS.shape[1] :, None])
+    logits[..., END_TOKEN] = float("-inf")
     short = (logits.amax(-1, keepdim=True) - chosen).max().item()
     if not short <= LOGIT_MARGIN:
         raise WrongResult(f"a token was chosen whose logit is {short:.3f} below the best (at most {LOGIT_MARGIN})")

@@ -31,6 +31,7 @@ def main() -> None:
     contender = next(who for who in case.contenders if who.name == arguments.contender)
     device = torch.device("cuda", 0) if case.device == "cuda" else torch.device("cpu")
     setting = Setting(device=device, models=arguments.models, started=arguments.started, quick=arguments.quick)
+    torch.seed()  # fresh tokens, weights and gradients in every process
     play(case, contender, setting, arguments.report)
 
 

@@ -15,7 +15,7 @@ from quatrain.errors import AdapterError
 
 from ..dispatch import use_triton
 from ..layout import check_rows
-from . import reference
+from . import cublas, reference
 from .dropout import Dropout, check_dropout
 
 __all__ = ["Dropout", "low_rank_down", "low_rank_gradient", "low_rank_up_"]
@@ -42,7 +42,14 @@ def low_rank_down(
     Raises AdapterError if shapes, dtypes or ranks don't fit each other, or p isn't in [0, 1).
     """
     ranks = _check("x_TK", x_TK, "a_RK", a_RK, "out", out, ranks, dropout)
-    _twin(x_TK).low_rank_down(x_TK, a_RK, out=out, ranks=ranks, dropout=dropout)
+    if not use_triton(x_TK):
+        reference.low_rank_down(x_TK, a_RK, out=out, ranks=ranks, dropout=dropout)
+    elif dropout is None:
+        cublas.low_rank_down(x_TK, a_RK, out=out)
+    else:
+        from . import triton
+
+        triton.low_rank_down(x_TK, a_RK, out=out, ranks=ranks, dropout=dropout)
 
 
 def low_rank_up_(
@@ -63,7 +70,11 @@ def low_rank_up_(
     Raises AdapterError as :func:`low_rank_down` does.
     """
     ranks = _check("dx_TK", dx_TK, "a_RK", a_RK, "dh_TR", dh_TR, ranks, dropout)
-    _twin(dx_TK).low_rank_up_(dx_TK, dh_TR, a_RK, ranks=ranks, dropout=dropout)
+    if use_triton(dx_TK):
+        from . import triton as twin
+    else:
+        twin = reference
+    twin.low_rank_up_(dx_TK, dh_TR, a_RK, ranks=ranks, dropout=dropout)
 
 
 def low_rank_gradient(
@@ -87,15 +98,14 @@ def low_rank_gradient(
     Raises AdapterError as :func:`low_rank_down` does.
     """
     ranks = _check("q_TN", q_TN, "out_RN", out_RN, "p_TR", p_TR, ranks, dropout, accumulates=True)
-    _twin(q_TN).low_rank_gradient(p_TR, q_TN, out_RN, ranks=ranks, dropout=dropout)
-
-
-def _twin(tensor: Tensor):
-    if use_triton(tensor):
+    if not use_triton(q_TN):
+        reference.low_rank_gradient(p_TR, q_TN, out_RN, ranks=ranks, dropout=dropout)
+    elif dropout is None:
+        cublas.low_rank_gradient(p_TR, q_TN, out_RN)
+    else:
         from . import triton
 
-        return triton
-    return reference
+        triton.low_rank_gradient(p_TR, q_TN, out_RN, ranks=ranks, dropout=dropout)
 
 
 def _check(

@@ -1,10 +1,12 @@
 """LoRA's thin products on tensor cores, with the masks of dropout drawn in registers.
 
-All three are bound by the memory of their wide side, so each program reads a tile of it once, and serves every adapter
-of the group from it: mask, product, next adapter.
+All three are bound by the memory of their wide side or, with dropout, by the integer arithmetic that draws a mask for
+each adapter. So a tile of the wide side is read once and serves every adapter of the group: mask, product, next one.
+Two of the products sum over their wide side (down over columns, the gradient over rows). To keep every multiprocessor
+busy that sum is cut into runs, which a second kernel adds up in order: atomic additions would not repeat.
 
-Legend: ``T`` tokens, ``K`` columns of the wide side, ``R`` rows of one adapter, padded to a power of two; BT and BK are
-the sizes of a tile; ``G`` = BK/8 groups of columns that share one call of the generator.
+Legend: ``T`` tokens, ``K`` columns of the wide side (the caller's K or N), ``R`` rows of one adapter, padded to a power
+of two; BT and BK are the sizes of a tile; ``GROUP`` columns share a call of the generator.
 """
 
 # Triton's decorators and constexprs are opaque to a type checker.
@@ -21,46 +23,48 @@ import triton.language as tl
 from torch import Tensor
 
 from .dropout import GROUP, Dropout
+from .dropout.triton import add_kept, in_pairs, keep, numbers
 from .reference import Ranks
 
 VARYING = ["first_stream", "threshold"]
 """Numbers that differ between layers and runs; to compile anew for their divisibility would gain nothing."""
+ADDED_AT_ONCE = 1024
 
 
 class Tile(NamedTuple):
-    """How the work is cut: tokens and columns of a tile, warps of a program, and tiles in flight."""
+    """How the work is cut."""
 
     tokens: int
     columns: int
     warps: int
     stages: int
+    """Tiles in flight."""
+
+
+DOWN, UP, GRADIENT = Tile(64, 64, 4, 3), Tile(64, 128, 8, 1), Tile(64, 64, 4, 3)
 
 
 def low_rank_down(
-    x_TK: Tensor,
-    a_RK: Tensor,
-    *,
-    out: Tensor,
-    ranks: Ranks,
-    dropout: Dropout | None = None,
-    tile: Tile = Tile(32, 128, 4, 4),
+    x_TK: Tensor, a_RK: Tensor, *, out: Tensor, ranks: Ranks, dropout: Dropout, tile: Tile = DOWN, splits: int = 4
 ) -> None:
     """See :func:`quatrain.ops.low_rank.low_rank_down`; no argument is checked here."""
     tokens, columns = x_TK.shape
-    if sum(rank for _, rank in ranks) < len(a_RK):
-        out.zero_()
+    run = _run(columns, splits, tile.columns)
+    sums_STR = _sums(-(-columns // run), out, ranks, len(a_RK))
     with torch.cuda.device_of(x_TK):
-        _down_kernel[(triton.cdiv(tokens, tile.tokens),)](
+        _down_kernel[(triton.cdiv(tokens, tile.tokens), len(sums_STR))](
             x_TK,
             a_RK,
-            out,
+            sums_STR,
             tokens,
             columns,
+            run,
             x_TK.stride(0),
             a_RK.stride(0),
-            out.stride(0),
+            len(a_RK),
             **_constants(x_TK, ranks, dropout, tile),
         )
+        _sum_up(sums_STR, out, accumulate=False)
 
 
 def low_rank_up_(
@@ -70,7 +74,7 @@ def low_rank_up_(
     *,
     ranks: Ranks,
     dropout: Dropout | None = None,
-    tile: Tile = Tile(64, 128, 8, 1),
+    tile: Tile = UP,
 ) -> None:
     """See :func:`quatrain.ops.low_rank.low_rank_up_`; no argument is checked here."""
     tokens, columns = dx_TK.shape
@@ -84,6 +88,7 @@ def low_rank_up_(
             dx_TK.stride(0),
             dh_TR.stride(0),
             a_RK.stride(0),
+            DROPOUT=dropout is not None,
             **_constants(dx_TK, ranks, dropout, tile),
         )
 
@@ -94,21 +99,16 @@ def low_rank_gradient(
     out_RN: Tensor,
     *,
     ranks: Ranks,
-    dropout: Dropout | None = None,
-    tile: Tile = Tile(64, 128, 4, 3),
+    dropout: Dropout,
+    tile: Tile = GRADIENT,
     splits: int = 4,
 ) -> None:
-    """See :func:`quatrain.ops.low_rank.low_rank_gradient`; no argument is checked here.
-
-    Tokens are cut into ``splits`` runs, whose sums are added up in order by a second kernel.
-    """
+    """See :func:`quatrain.ops.low_rank.low_rank_gradient`; no argument is checked here."""
     tokens, columns = q_TN.shape
-    run = triton.cdiv(triton.cdiv(tokens, splits), tile.tokens) * tile.tokens
-    splits = triton.cdiv(tokens, run)
-    rows = len(out_RN)
-    sums_SRN = out_RN if splits == 1 else torch.empty(splits, rows, columns, dtype=torch.float32, device=q_TN.device)
+    run = _run(tokens, splits, tile.tokens)
+    sums_SRN = _sums(-(-tokens // run), out_RN, ranks, len(out_RN))
     with torch.cuda.device_of(q_TN):
-        _gradient_kernel[(triton.cdiv(columns, tile.columns), splits)](
+        _gradient_kernel[(triton.cdiv(columns, tile.columns), len(sums_SRN))](
             q_TN,
             p_TR,
             sums_SRN,
@@ -117,40 +117,45 @@ def low_rank_gradient(
             run,
             q_TN.stride(0),
             p_TR.stride(0),
-            sums_SRN.stride(-2),
-            rows * columns,
-            ADD=splits == 1,
+            out_RN.numel(),
             **_constants(q_TN, ranks, dropout, tile),
         )
-        if splits > 1:
-            for first, rank in ranks:
-                _add_kernel[(triton.cdiv(rank * columns, 1024),)](
-                    sums_SRN[:, first],
-                    out_RN[first],
-                    rank * columns,
-                    columns,
-                    out_RN.stride(0),
-                    rows * columns,
-                    SPLITS=splits,
-                    BLOCK=1024,
-                )
+        _sum_up(sums_SRN, out_RN, accumulate=True)
+
+
+def _run(length: int, splits: int, step: int) -> int:
+    """The length of a run if ``length`` is cut into at most ``splits`` runs of whole tiles."""
+    return triton.cdiv(triton.cdiv(length, splits), step) * step
+
+
+def _sums(runs: int, out: Tensor, ranks: Ranks, rows: int) -> Tensor:
+    """Where each run's share of ``out`` goes, float32 [runs, *out.shape]; zeros where no adapter will write."""
+    make = torch.empty if sum(rank for _, rank in ranks) == rows else torch.zeros
+    return make(runs, *out.shape, dtype=torch.float32, device=out.device)
+
+
+def _sum_up(sums: Tensor, out: Tensor, *, accumulate: bool) -> None:
+    runs, _, columns = sums.shape
+    _sum_kernel[(triton.cdiv(out.numel(), ADDED_AT_ONCE),)](
+        sums, out, out.numel(), columns, out.stride(0), RUNS=runs, ACCUMULATE=accumulate, BLOCK=ADDED_AT_ONCE
+    )
 
 
 def _constants(wide: Tensor, ranks: Ranks, dropout: Dropout | None, tile: Tile) -> dict[str, Any]:
     """The arguments that all three kernels share."""
     tokens, columns = wide.shape
     rows = max(16, triton.next_power_of_2(max(rank for _, rank in ranks)))
+    threshold = 0 if dropout is None else dropout.threshold
     return {
         "seed_ptr": wide if dropout is None else dropout.seed,
         "first_stream": 0 if dropout is None else dropout.first_stream,
-        "threshold": 0 if dropout is None else dropout.threshold,
+        "threshold": threshold,
         "scale": 1.0 if dropout is None else dropout.scale,
         "FIRST": tuple(first for first, _ in ranks),
         "RANK": tuple(rank for _, rank in ranks),
         "R": rows,
-        "DROPOUT": dropout is not None,
         "FULL": not (tokens % tile.tokens or columns % tile.columns or any(rank != rows for _, rank in ranks)),
-        "PRECISION": "ieee" if wide.dtype is torch.float32 else "tf32",
+        "PAIRS": in_pairs(wide, threshold),
         "BT": tile.tokens,
         "BK": tile.columns,
         "GROUP": GROUP,
@@ -163,12 +168,13 @@ def _constants(wide: Tensor, ranks: Ranks, dropout: Dropout | None, tile: Tile) 
 def _down_kernel(
     x_ptr,
     a_ptr,
-    out_ptr,
+    sums_ptr,
     tokens,
     columns,
+    run,
     x_stride,
     a_stride,
-    out_stride,
+    sums_stride,
     seed_ptr,
     first_stream,
     threshold,
@@ -176,38 +182,38 @@ def _down_kernel(
     FIRST: tl.constexpr,
     RANK: tl.constexpr,
     R: tl.constexpr,
-    DROPOUT: tl.constexpr,
     FULL: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PAIRS: tl.constexpr,
     BT: tl.constexpr,
     BK: tl.constexpr,
     GROUP: tl.constexpr,
 ):
+    """One run of columns for one tile of tokens; ``sums`` is [runs, tokens, sums_stride]."""
     COUNT: tl.constexpr = len(RANK)
     t_T = tl.program_id(0) * BT + tl.arange(0, BT)
+    live_T = t_T < tokens
     r_R = tl.arange(0, R)
-    k_K = tl.arange(0, BK)
-    x_TK = x_ptr + t_T.to(tl.int64)[:, None] * x_stride + k_K[None, :]
+    x_T1 = x_ptr + t_T.to(tl.int64)[:, None] * x_stride
     h = ()
     for _ in tl.static_range(COUNT):
         h = h + (tl.zeros([BT, R], dtype=tl.float32),)
-    for start in range(0, columns, BK):
-        live_K = k_K < columns - start
-        x = tl.load(x_TK + start, None if FULL else (t_T < tokens)[:, None] & live_K[None, :], None if FULL else 0.0)
+    first_column = tl.program_id(1) * run
+    for start in range(first_column, tl.minimum(first_column + run, columns), BK):
+        k_K = start + tl.arange(0, BK)
+        live_K = k_K < columns
+        x = tl.load(x_T1 + k_K[None, :], None if FULL else live_T[:, None] & live_K[None, :], None if FULL else 0.0)
         sums = ()
         for i in tl.static_range(COUNT):
-            a_KR = a_ptr + (FIRST[i] + r_R)[None, :] * a_stride + (start + k_K)[:, None]
+            a_KR = a_ptr + (FIRST[i] + r_R)[None, :] * a_stride + k_K[:, None]
             live_KR = None if FULL else live_K[:, None] & (r_R < RANK[i])[None, :]
             a = tl.load(a_KR, live_KR, None if FULL else 0.0)
-            kept = x
-            if DROPOUT:
-                kept = tl.where(_keep(seed_ptr, first_stream + i, t_T, start, threshold, BK, GROUP), x, 0.0)
-            sums = sums + (tl.dot(kept, a, h[i], input_precision=PRECISION),)
+            kept = keep(x, numbers(seed_ptr, first_stream + i, t_T, start, BK, GROUP), threshold, PAIRS)
+            sums = sums + (tl.dot(kept, a, h[i], input_precision="tf32x3"),)
         h = sums
+    row_T = (tl.program_id(1) * tokens + t_T).to(tl.int64)
     for i in tl.static_range(COUNT):
-        out_TR = out_ptr + t_T.to(tl.int64)[:, None] * out_stride + (FIRST[i] + r_R)[None, :]
-        live_TR = None if FULL else (t_T < tokens)[:, None] & (r_R < RANK[i])[None, :]
-        tl.store(out_TR, (h[i] * scale).to(out_ptr.dtype.element_ty), live_TR)
+        live_TR = None if FULL else live_T[:, None] & (r_R < RANK[i])[None, :]
+        tl.store(sums_ptr + row_T[:, None] * sums_stride + (FIRST[i] + r_R)[None, :], h[i] * scale, live_TR)
 
 
 @triton.jit(do_not_specialize=VARYING)
@@ -224,35 +230,38 @@ def _up_kernel(
     first_stream,
     threshold,
     scale,
+    DROPOUT: tl.constexpr,
     FIRST: tl.constexpr,
     RANK: tl.constexpr,
     R: tl.constexpr,
-    DROPOUT: tl.constexpr,
     FULL: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PAIRS: tl.constexpr,
     BT: tl.constexpr,
     BK: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    COUNT: tl.constexpr = len(RANK)
+    """One tile of dx."""
     t_T = tl.program_id(1) * BT + tl.arange(0, BT)
     start = tl.program_id(0) * BK
     k_K = start + tl.arange(0, BK)
     r_R = tl.arange(0, R)
+    live_T, live_K = t_T < tokens, k_K < columns
     dx_TK = dx_ptr + t_T.to(tl.int64)[:, None] * dx_stride + k_K[None, :]
-    live_TK = None if FULL else (t_T < tokens)[:, None] & (k_K < columns)[None, :]
+    live_TK = None if FULL else live_T[:, None] & live_K[None, :]
     dx = tl.load(dx_TK, live_TK)
     sum_TK = tl.zeros([BT, BK], dtype=tl.float32)
-    for i in tl.static_range(COUNT):
+    for i in tl.static_range(len(RANK)):
+        live_R = r_R < RANK[i]
         dh_TR = dh_ptr + t_T.to(tl.int64)[:, None] * dh_stride + (FIRST[i] + r_R)[None, :]
+        dh = tl.load(dh_TR, None if FULL else live_T[:, None] & live_R[None, :], None if FULL else 0.0)
         a_RK = a_ptr + (FIRST[i] + r_R)[:, None] * a_stride + k_K[None, :]
-        dh = tl.load(dh_TR, None if FULL else (t_T < tokens)[:, None] & (r_R < RANK[i])[None, :], None if FULL else 0.0)
-        a = tl.load(a_RK, None if FULL else (r_R < RANK[i])[:, None] & (k_K < columns)[None, :], None if FULL else 0.0)
+        a = tl.load(a_RK, None if FULL else live_R[:, None] & live_K[None, :], None if FULL else 0.0)
         if DROPOUT:
-            keep = _keep(seed_ptr, first_stream + i, t_T, start, threshold, BK, GROUP)
-            sum_TK += tl.where(keep, tl.dot(dh, a, input_precision=PRECISION), 0.0)
+            product = _shuffle(tl.dot(dh, _shuffle(a), input_precision="tf32x3"))
+            number = numbers(seed_ptr, first_stream + i, t_T, start, BK, GROUP)
+            sum_TK = add_kept(sum_TK, product, number, threshold, PAIRS)
         else:
-            sum_TK = tl.dot(dh, a, sum_TK, input_precision=PRECISION)
+            sum_TK = tl.dot(dh, a, sum_TK, input_precision="tf32x3")
     tl.store(dx_TK, (dx.to(tl.float32) + sum_TK * scale).to(dx_ptr.dtype.element_ty), live_TK)
 
 
@@ -260,83 +269,78 @@ def _up_kernel(
 def _gradient_kernel(
     q_ptr,
     p_ptr,
-    out_ptr,
+    sums_ptr,
     tokens,
     columns,
     run,
     q_stride,
     p_stride,
-    out_stride,
-    split_stride,
+    run_stride,
     seed_ptr,
     first_stream,
     threshold,
     scale,
-    ADD: tl.constexpr,
     FIRST: tl.constexpr,
     RANK: tl.constexpr,
     R: tl.constexpr,
-    DROPOUT: tl.constexpr,
     FULL: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PAIRS: tl.constexpr,
     BT: tl.constexpr,
     BK: tl.constexpr,
     GROUP: tl.constexpr,
 ):
-    """K stands for the columns that the caller knows as N."""
+    """One run of tokens for one tile of columns; ``sums`` is [runs, rows, columns]."""
     COUNT: tl.constexpr = len(RANK)
     start = tl.program_id(0) * BK
     k_K = start + tl.arange(0, BK)
     r_R = tl.arange(0, R)
-    first_token = tl.program_id(1) * run
-    last_token = tl.minimum(first_token + run, tokens)
+    live_K = k_K < columns
     d = ()
     for _ in tl.static_range(COUNT):
         d = d + (tl.zeros([R, BK], dtype=tl.float32),)
-    for t0 in range(first_token, last_token, BT):
+    first_token = tl.program_id(1) * run
+    for t0 in range(first_token, tl.minimum(first_token + run, tokens), BT):
         t_T = t0 + tl.arange(0, BT)
-        live_T = t_T < last_token
+        live_T = t_T < tokens
         q_TK = q_ptr + t_T.to(tl.int64)[:, None] * q_stride + k_K[None, :]
-        q = tl.load(q_TK, None if FULL else live_T[:, None] & (k_K < columns)[None, :], None if FULL else 0.0)
+        q = tl.load(q_TK, None if FULL else live_T[:, None] & live_K[None, :], None if FULL else 0.0)
         sums = ()
         for i in tl.static_range(COUNT):
             p_RT = p_ptr + t_T.to(tl.int64)[None, :] * p_stride + (FIRST[i] + r_R)[:, None]
-            p = tl.load(p_RT, None if FULL else live_T[None, :] & (r_R < RANK[i])[:, None], None if FULL else 0.0)
-            kept = q
-            if DROPOUT:
-                kept = tl.where(_keep(seed_ptr, first_stream + i, t_T, start, threshold, BK, GROUP), q, 0.0)
-            sums = sums + (tl.dot(p, kept, d[i], input_precision=PRECISION),)
+            live_RT = None if FULL else live_T[None, :] & (r_R < RANK[i])[:, None]
+            p = tl.load(p_RT, live_RT, None if FULL else 0.0)
+            kept = keep(q, numbers(seed_ptr, first_stream + i, t_T, start, BK, GROUP), threshold, PAIRS)
+            sums = sums + (tl.dot(p, kept, d[i], input_precision="tf32x3"),)
         d = sums
+    sums_RK = sums_ptr + tl.program_id(1).to(tl.int64) * run_stride + r_R.to(tl.int64)[:, None] * columns + k_K[None, :]
     for i in tl.static_range(COUNT):
-        out_RK = out_ptr + (FIRST[i] + r_R).to(tl.int64)[:, None] * out_stride + k_K[None, :]
-        live_RK = (r_R < RANK[i])[:, None] & (k_K < columns)[None, :]
-        if ADD:
-            tl.store(out_RK, tl.load(out_RK, live_RK) + d[i] * scale, live_RK)
-        else:
-            tl.store(out_RK + tl.program_id(1).to(tl.int64) * split_stride, d[i] * scale, live_RK)
+        live_RK = None if FULL else live_K[None, :] & (r_R < RANK[i])[:, None]
+        tl.store(sums_RK + FIRST[i] * columns, d[i] * scale, live_RK)
 
 
 @triton.jit
-def _add_kernel(sums_ptr, out_ptr, numel, columns, out_stride, split_stride, SPLITS: tl.constexpr, BLOCK: tl.constexpr):
-    """out += the sum over splits, in order."""
+def _sum_kernel(
+    sums_ptr, out_ptr, numel, columns, out_stride, RUNS: tl.constexpr, ACCUMULATE: tl.constexpr, BLOCK: tl.constexpr
+):
+    """``out`` becomes, or grows by, the sum over all runs, first to last."""
     i_B = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     live_B = i_B < numel
-    total_B = tl.zeros([BLOCK], dtype=tl.float32)
-    for split in tl.static_range(SPLITS):
-        total_B += tl.load(sums_ptr + split * split_stride + i_B, live_B, 0.0)
-    out_B = out_ptr + (i_B // columns) * out_stride + i_B % columns
-    tl.store(out_B, tl.load(out_B, live_B) + total_B, live_B)
+    out_B = out_ptr + (i_B // columns).to(tl.int64) * out_stride + i_B % columns
+    sum_B = tl.zeros([BLOCK], dtype=tl.float32)
+    for run in tl.static_range(RUNS):
+        sum_B += tl.load(sums_ptr + run * numel + i_B, live_B, 0.0)
+    if ACCUMULATE:
+        sum_B += tl.load(out_B, live_B, 0.0)
+    tl.store(out_B, sum_B.to(out_ptr.dtype.element_ty), live_B)
 
 
 @triton.jit
-def _keep(seed_ptr, stream, t_T, start, threshold, BK: tl.constexpr, GROUP: tl.constexpr):
-    """The mask [T, BK] of columns from ``start`` on, a multiple of 8: the numbers of dropout.py.
+def _shuffle(a):
+    """Swap, in each 32 columns, the four eights and the four pairs of an eight; its own inverse.
 
-    Row and group are passed as a column and a row of the tile, so that the first two of ten rounds cost next to
-    nothing. A number is compared in the upper half of a word, where the other half below it can't change the outcome.
+    Tensor cores hand a thread pairs of columns, eight columns apart, but a call of the generator serves eight
+    neighbours. With the columns of A shuffled before the product and the product's after it, a thread's pairs are
+    neighbours, and no mask has to move between threads.
     """
-    group_G = start // GROUP + tl.arange(0, BK // GROUP)
-    w0, w1, w2, w3 = tl.philox(tl.load(seed_ptr), group_G[None, :], t_T[:, None], stream, 0)
-    words = tl.join(tl.join(w0, w2), tl.join(w1, w3))
-    numbers = tl.reshape(tl.join(words << 16, words), [t_T.shape[0], BK])
-    return numbers >= (threshold.to(tl.uint32) << 16)
+    pairs = tl.reshape(a, [a.shape[0], a.shape[1] // 32, 4, 4, 2])
+    return tl.reshape(tl.permute(pairs, (0, 1, 3, 2, 4)), [a.shape[0], a.shape[1]])

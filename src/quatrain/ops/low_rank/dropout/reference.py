@@ -1,24 +1,4 @@
-"""Dropout whose mask is computed, never stored: forward and backward draw the same numbers again.
-
-A stored mask costs a byte per element and adapter (PyTorch's) or an eighth of one (bits), in memory that training
-doesn't have; the random numbers of a counter-based generator cost a few integer operations and no memory at all. The
-generator is Philox-4x32-10, as in PyTorch's own CUDA dropout and in ``triton.language.philox``: ten rounds that turn a
-counter of four 32-bit words, under a key of two, into four words of random bits.
-
-The mask of one element is a function of (seed, stream, row t, column k) alone, hence independent of tiles, devices and
-of who asks:
-
-    key      low and high half of the seed
-    counter  (k // 8, t, stream, 0)
-    bits     the four words, lowest first, are eight numbers of 16 bits; element k owns number k % 8
-    kept     where its number is at least round(p · 65536)
-
-Eight elements share a call, because a call for each, as in ``tl.rand``, would take several times as long as reading the
-element. Sixteen bits realize p to within 1/131072, and kept elements are scaled by the inverse of the realized
-probability, so that the expectation is exact.
-
-Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011.
-"""
+"""Dropout's settings, and its masks in plain PyTorch."""
 
 from typing import NamedTuple
 
@@ -28,8 +8,8 @@ from torch import Tensor
 
 from quatrain.errors import AdapterError
 
-NUMBERS = 1 << 16
-"""How many values the number of an element can take."""
+NUMBERS = 1 << 15
+"""How many values an element's number can take."""
 GROUP = 8
 """Consecutive columns that share one call of the generator."""
 
@@ -56,7 +36,7 @@ class Dropout(NamedTuple):
 
     @property
     def scale(self) -> float:
-        """What kept elements are multiplied by: 1/(1-p), for the p that 16 bits realize."""
+        """What kept elements are multiplied by: 1/(1-p), for the p that 15 bits realize."""
         return NUMBERS / (NUMBERS - self.threshold)
 
 
@@ -78,7 +58,7 @@ def keep_mask(dropout: Dropout, adapter: int, rows: int, columns: int) -> Tensor
     group_1G = torch.arange(groups, device=device)[None, :].expand(rows, groups)
     stream = torch.full_like(t_T1, dropout.first_stream + adapter)
     words = philox((group_1G, t_T1, stream, torch.zeros_like(t_T1)), dropout.seed)
-    numbers = torch.stack([half for word in words for half in (word & 0xFFFF, word >> 16)], dim=-1)
+    numbers = torch.stack([half & (NUMBERS - 1) for word in words for half in (word, word >> 16)], dim=-1)
     return (numbers >= dropout.threshold).view(rows, groups * GROUP)[:, :columns]
 
 

@@ -61,10 +61,10 @@ def attention_forward(
 ) -> tuple[Tensor, Tensor]:
     """See :func:`quatrain.ops.block_attention.attention_forward`; no argument is checked here."""
     out_TAD = q_TAD.new_empty(q_TAD.shape) if out is None else out
-    lse_TA = q_TAD.new_empty(q_TAD.shape[:2], dtype=torch.float32)
-    tensors = (q_TAD, k_TGD, v_TGD, out_TAD, lse_TA.unsqueeze(-1))
+    lse_AT = q_TAD.new_empty(q_TAD.shape[1], q_TAD.shape[0], dtype=torch.float32)
+    tensors = (q_TAD, k_TGD, v_TGD, out_TAD, lse_AT.T.unsqueeze(-1))
     _run(_forward_plan(_case(q_TAD, segments, scale, window), tuple(map(_layout, tensors))), tensors, segments)
-    return out_TAD, lse_TA.T
+    return out_TAD, lse_AT
 
 
 def attention_backward(
@@ -82,10 +82,16 @@ def attention_backward(
     dk: Tensor,
     dv: Tensor,
 ) -> None:
-    """See :func:`quatrain.ops.block_attention.attention_backward`; no argument is checked here."""
-    lse_TA1 = lse_AT.T.contiguous().unsqueeze(-1)
-    tensors = (q_TAD, k_TGD, v_TGD, o_TAD, do_TAD, lse_TA1, dq, dk, dv)
+    """See :func:`quatrain.ops.block_attention.attention_backward`; no argument is checked here.
+
+    cuDNN first writes dk and dv for every query head, into a workspace as far apart, times R, as dk and dv themselves
+    are: written straight into a buffer shared with dq they'd take six times the memory, gigabytes of it.
+    """
+    dk_TGD, dv_TGD = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (dk, dv))
+    tensors = (q_TAD, k_TGD, v_TGD, o_TAD, do_TAD, lse_AT.T.unsqueeze(-1), dq, dk_TGD, dv_TGD)
     _run(_backward_plan(_case(q_TAD, segments, scale, window), tuple(map(_layout, tensors))), tensors, segments)
+    dk.copy_(dk_TGD)
+    dv.copy_(dv_TGD)
 
 
 class _Layout(NamedTuple):

@@ -35,9 +35,8 @@ from .segments import Segments
 
 _LOG2_E = math.log2(math.e)
 _LOG2_E_IN_KERNELS = tl.constexpr(_LOG2_E)
-_HIDDEN = tl.constexpr(-1e30)
-"""Score of a hidden key. Finite: a query whose keys so far are all hidden weighs them by 1, and its first visible key,
-which always comes, being its own at the latest, wipes that out."""
+_LOWEST = tl.constexpr(-1e30)
+"""What the largest score so far starts from. Finite, so that hidden keys, of score −∞, get a weight of 0 and not NaN."""
 
 
 class Tiles(NamedTuple):
@@ -121,9 +120,7 @@ def attention_backward(
 def forward_tiles(q_TAD: Tensor) -> Tiles:
     if q_TAD.dtype == torch.float32:
         return Tiles(32, 32, 4, 1)
-    if not _has_accelerator(q_TAD):
-        return Tiles(64, 32, 4, 2)
-    return Tiles(128, 128, 8, 2) if q_TAD.shape[-1] <= 128 else Tiles(128, 64, 8, 2)
+    return Tiles(64, 64, 4, 3) if _has_accelerator(q_TAD) else Tiles(64, 32, 4, 2)
 
 
 def query_tiles(q_TAD: Tensor) -> Tiles:
@@ -131,7 +128,7 @@ def query_tiles(q_TAD: Tensor) -> Tiles:
         return Tiles(32, 32, 4, 1)
     if not _has_accelerator(q_TAD):
         return Tiles(64, 32, 4, 2)
-    return Tiles(128, 64, 8, 2)
+    return Tiles(64, 64, 4, 2) if q_TAD.shape[-1] <= 128 else Tiles(64, 32, 8, 2)
 
 
 def key_tiles(q_TAD: Tensor) -> Tiles:
@@ -139,7 +136,7 @@ def key_tiles(q_TAD: Tensor) -> Tiles:
         return Tiles(32, 32, 4, 1)
     if not _has_accelerator(q_TAD):
         return Tiles(32, 64, 8, 2)
-    return Tiles(64, 64, 8, 2) if q_TAD.shape[-1] <= 128 else Tiles(32, 64, 8, 2)
+    return Tiles(32, 64, 4, 2) if q_TAD.shape[-1] <= 128 else Tiles(32, 64, 8, 2)
 
 
 def _has_accelerator(x: Tensor) -> bool:
@@ -236,9 +233,9 @@ def _sample(place_X, ends_ptr, slots, STEPS: tl.constexpr):
 
 
 @triton.jit
-def _first_keys(row_M, ends_ptr, slots, T, window, STEPS: tl.constexpr, WINDOW: tl.constexpr):
+def _first_keys(row_M, ends_ptr, slots, window, STEPS: tl.constexpr, WINDOW: tl.constexpr):
     """The first key that each query sees."""
-    start_M, _ = _sample(tl.minimum(row_M, T - 1), ends_ptr, slots, STEPS)
+    start_M, _ = _sample(row_M, ends_ptr, slots, STEPS)
     if WINDOW:
         start_M = tl.maximum(start_M, row_M - window + 1)
     return start_M
@@ -259,13 +256,14 @@ def _forward_kernel(
     # Later tiles of a sample see more keys; what takes longest goes first.
     first = (tl.num_programs(0) - 1 - tl.program_id(0)) * M
     head = tl.program_id(1)
-    row_M = first + tl.arange(0, M)
-    start_M = _first_keys(row_M, ends_ptr, slots, T, window, STEPS, WINDOW)
+    inside_M = first + tl.arange(0, M) < T
+    row_M = tl.minimum(first + tl.arange(0, M), T - 1)
+    start_M = _first_keys(row_M, ends_ptr, slots, window, STEPS, WINDOW)
     seen_by_all = tl.max(start_M)
     unit = cap if SOFTCAP else factor
 
     q_ME = _load(q, head, first, T, M, D, E, TMA)
-    largest_M = tl.full([M], float("-inf"), tl.float32)
+    largest_M = tl.full([M], _LOWEST, tl.float32)
     sum_M = tl.zeros([M], tl.float32)
     out_ME = tl.zeros([M, E], tl.float32)
     for key in tl.range(tl.min(start_M), tl.minimum(first + M, T), N):
@@ -274,7 +272,7 @@ def _forward_kernel(
         if SOFTCAP:
             score_MN = _tanh(score_MN * factor)
         if (key < seen_by_all) | (key + N > first + 1):
-            score_MN = tl.where(_sees(start_M, row_M, key + tl.arange(0, N)), score_MN, _HIDDEN)
+            score_MN = tl.where(_sees(start_M, row_M, key + tl.arange(0, N)), score_MN, float("-inf"))
         new_M = tl.maximum(largest_M, tl.max(score_MN, 1) * unit)
         weight_MN = tl.exp2(score_MN * unit - new_M[:, None])
         shrink_M = tl.exp2(largest_M - new_M)
@@ -285,7 +283,7 @@ def _forward_kernel(
 
     _store(out_ME / sum_M[:, None], o, head, first, T, M, D, E, TMA)
     lse_M = (largest_M + tl.log2(sum_M)) / _LOG2_E_IN_KERNELS
-    tl.store(lse_ptr + head.to(tl.int64) * T + row_M, lse_M, mask=row_M < T)
+    tl.store(lse_ptr + head.to(tl.int64) * T + row_M, lse_M, mask=inside_M)
 
 
 @triton.jit
@@ -297,15 +295,16 @@ def _query_gradient_kernel(
     """dq, and for the other kernel delta = Σ do · o per query."""
     first = (tl.num_programs(0) - 1 - tl.program_id(0)) * M
     head = tl.program_id(1)
-    row_M = first + tl.arange(0, M)
-    start_M = _first_keys(row_M, ends_ptr, slots, T, window, STEPS, WINDOW)
+    inside_M = first + tl.arange(0, M) < T
+    row_M = tl.minimum(first + tl.arange(0, M), T - 1)
+    start_M = _first_keys(row_M, ends_ptr, slots, window, STEPS, WINDOW)
 
     do_ME = _load(do, head, first, T, M, D, E, TMA)
     o_ME = _load(o, head, first, T, M, D, E, TMA)
     delta_M = tl.sum(do_ME.to(tl.float32) * o_ME.to(tl.float32), 1)
     place_M = head.to(tl.int64) * T + row_M
-    tl.store(delta_ptr + place_M, delta_M, mask=row_M < T)
-    lse_M = tl.load(lse_ptr + place_M, mask=row_M < T, other=0.0) * _LOG2_E_IN_KERNELS
+    tl.store(delta_ptr + place_M, delta_M, mask=inside_M)
+    lse_M = tl.load(lse_ptr + place_M) * _LOG2_E_IN_KERNELS
 
     q_ME = _load(q, head, first, T, M, D, E, TMA)
     dq_ME = tl.zeros([M, E], tl.float32)

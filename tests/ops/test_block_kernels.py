@@ -74,7 +74,7 @@ def test_4bit_codes_change_at_the_midpoints_and_nowhere_else(quant_type):
     blocks = torch.nn.functional.pad(quotients, (0, -len(quotients) % 63)).view(-1, 63)
     for largest in (1.0, -1.0):  # the last of each block, so that its scale is one
         x = torch.nn.functional.pad(blocks, (0, 1), value=largest).to(DEVICE)
-        whole_tiles = x.repeat(64, 1)  # 64 blocks are a tile
+        whole_tiles = x.repeat(64, 1)  # 32 blocks are a tile
         for values in (x, whole_tiles):
             codes, _ = quantize_4bit_kernel.quantize_4bit(values, quant_type=quant_type, block_size=64)
             expected, _ = quantize_4bit_reference.quantize_4bit(values, quant_type=quant_type, block_size=64)

@@ -27,7 +27,9 @@ from ..codebooks import ascending_codes, midpoints
 from ..quantize_8bit.triton import largest_magnitude
 from .reference import SMALLEST_SCALE
 
-TILE = 4096
+TILE = 2048
+"""Elements of a program, or one block where that is larger. Few, and one warp for them, so that while some programs
+wait for memory, many others compute."""
 
 CELLS_PER_UNIT = 15.9999
 """Quotient q lies in cell ⌊(q + 1)·15.9999⌋, 0 to 31; with 16, one would lie in a 33rd. The border in the middle is
@@ -40,19 +42,21 @@ def quantize_4bit(x: Tensor, *, quant_type: str, block_size: int) -> tuple[Tenso
     flat = x.detach().reshape(-1)
     codes = torch.empty((flat.numel() + 1) // 2, dtype=torch.uint8, device=x.device)
     scales = torch.empty(triton.cdiv(flat.numel(), block_size), dtype=torch.float32, device=x.device)
+    tile = max(TILE, block_size)
     with torch.cuda.device_of(x):
-        _kernel[(triton.cdiv(flat.numel(), TILE),)](
+        _kernel[(triton.cdiv(flat.numel(), tile),)](
             flat,
             _cells(quant_type, x.device),
             codes,
             scales,
             flat.numel(),
-            N=TILE // block_size,
+            N=tile // block_size,
             P=block_size // 2,
-            FULL=flat.numel() % TILE == 0,
+            FULL=flat.numel() % tile == 0,
             SMALLEST=SMALLEST_SCALE,
             PER_UNIT=CELLS_PER_UNIT,
             TWO_ZEROS=quant_type == "fp4",
+            num_warps=tile // TILE,
             enable_fp_fusion=False,
         )
     return codes, scales

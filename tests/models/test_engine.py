@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from quatrain.adapters import adapter_layers, adapter_parameters, attach_lora, detach_lora
-from quatrain.blocks import KEEP_ALL, OFFLOAD, POLICIES, RECOMPUTE_ALL, Policy
+from quatrain.blocks import KEEP_ALL, OFFLOAD, OFFLOAD_ATTENTION, POLICIES, RECOMPUTE_ALL, Policy
 from quatrain.errors import ModelError
 from quatrain.models.autograd_objective import AutogradObjective
 from quatrain.models.engine import Engine
@@ -215,14 +215,20 @@ class TestChoice:
     def test_as_much_is_kept_as_fits(self):
         engine = Engine(random_model("llama", blocks=12))
         from quatrain.blocks import fastest_policy
-        from quatrain.blocks.memory import activation_bytes
+        from quatrain.blocks.memory import activation_bytes, host_bytes
 
         needed = {name: activation_bytes(engine.stack, 10_000_000, policy) for name, policy in POLICIES.items()}
         assert needed["off"] > needed["gate_up"] > needed["offload"] and needed["on"] < needed["gate_up"]
+        away = host_bytes(engine.stack, 10_000_000, OFFLOAD)
         margin = 2 << 30
-        assert fastest_policy(engine.stack, 10_000_000, needed["off"] + margin) == KEEP_ALL
-        assert fastest_policy(engine.stack, 10_000_000, needed["gate_up"]) == OFFLOAD
-        assert fastest_policy(engine.stack, 10_000_000, 0) == RECOMPUTE_ALL
+        for free, host, policy in (
+            (needed["off"] + margin, 0, KEEP_ALL),
+            (needed["gate_up"], away, OFFLOAD),
+            (needed["gate_up"], away - 1, OFFLOAD_ATTENTION),
+            (needed["on"] + margin, 0, RECOMPUTE_ALL),
+            (0, away, RECOMPUTE_ALL),
+        ):
+            assert fastest_policy(engine.stack, 10_000_000, free, host) == policy
 
 
 @pytest.mark.gpu

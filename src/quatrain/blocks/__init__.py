@@ -5,6 +5,7 @@ from quatrain.blocks.memory import fastest_policy
 from quatrain.blocks.policy import (
     KEEP_ALL,
     OFFLOAD,
+    OFFLOAD_ATTENTION,
     POLICIES,
     RECOMPUTE_ALL,
     RECOMPUTE_GATE_UP,
@@ -18,6 +19,7 @@ from quatrain.blocks.stack import BlockStack
 __all__ = [
     "KEEP_ALL",
     "OFFLOAD",
+    "OFFLOAD_ATTENTION",
     "POLICIES",
     "RECOMPUTE_ALL",
     "RECOMPUTE_GATE_UP",

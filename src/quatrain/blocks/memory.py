@@ -3,18 +3,26 @@
 from collections.abc import Iterator
 
 from quatrain.blocks.block import DecoderBlock
-from quatrain.blocks.policy import GROUPS, POLICIES, Policy
+from quatrain.blocks.policy import GROUPS, POLICIES, RECOMPUTE_ALL, Policy
 from quatrain.blocks.stack import BlockStack
 
 # Room for the head's chunk of logits, allocator holes, and what libraries take for themselves.
 _MARGIN = 3 << 29
 
 
-def fastest_policy(stack: BlockStack, tokens: int, free: int) -> Policy:
-    """The first of `POLICIES` whose step of `tokens` tokens fits into `free` bytes of device memory, or the last."""
-    policies = list(POLICIES.values())
-    fitting = (policy for policy in policies if activation_bytes(stack, tokens, policy) + _MARGIN <= free)
-    return next(fitting, policies[-1])
+def fastest_policy(stack: BlockStack, tokens: int, free: int, host_free: int) -> Policy:
+    """The first of `POLICIES` whose step of `tokens` tokens fits into `free` bytes of the device and `host_free` of the
+    host, or the last."""
+    for policy in POLICIES.values():
+        needed = activation_bytes(stack, tokens, policy) + _MARGIN
+        if needed <= free and host_bytes(stack, tokens, policy) <= host_free:
+            return policy
+    return RECOMPUTE_ALL
+
+
+def host_bytes(stack: BlockStack, tokens: int, policy: Policy) -> int:
+    """Pinned host memory that offloaded activations take."""
+    return stack.workspace.dtype.itemsize * tokens * sum(_numbers(block, policy, "offload") for block in stack.blocks)
 
 
 def activation_bytes(stack: BlockStack, tokens: int, policy: Policy) -> int:

@@ -59,8 +59,17 @@ RECOMPUTE_GATE_UP = Policy(gate_up="recompute")
 OFFLOAD = Policy(x="offload", qkv="offload", attention="offload", x2="offload", gate_up="recompute")
 RECOMPUTE_ALL = Policy(qkv="recompute", attention="recompute", x2="recompute", gate_up="recompute")
 
-POLICIES = {"off": KEEP_ALL, "gate_up": RECOMPUTE_GATE_UP, "offload": OFFLOAD, "on": RECOMPUTE_ALL}
-"""By the values of the setting `gradient_checkpointing`, from the fastest to the one that needs least memory."""
+OFFLOAD_ATTENTION = Policy(x="offload", qkv="recompute", attention="offload", x2="recompute", gate_up="recompute")
+
+POLICIES = {
+    "off": KEEP_ALL,
+    "gate_up": RECOMPUTE_GATE_UP,
+    "offload": OFFLOAD,
+    "offload_attention": OFFLOAD_ATTENTION,
+    "on": RECOMPUTE_ALL,
+}
+"""By the values of the setting `gradient_checkpointing`: the further down, the more time a step takes. The last needs no
+host memory; the one before it needs least on the device."""
 
 FusedBlocks = Literal["auto", "on", "off"]
 """Whether these blocks compute a model at all: where it has them, nowhere, or on GPUs only."""

@@ -31,11 +31,11 @@ class RecordedStack:
         self._rehearse()
         self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._forward):
-            self._hidden, self._last = self._run_forward()
+            self._hidden = self._run_forward()
         self.dhidden = torch.zeros_like(self._hidden)
         """[T, H]: the caller writes the gradient of the hidden states here; `backward` overwrites it."""
         with torch.cuda.graph(self._backward, pool=self._forward.pool()):
-            stack.backward(self.dhidden, self._last, self._row)
+            stack.backward(self.dhidden, self._row)
 
     @staticmethod
     def key(ids: Tensor, row: Row) -> tuple:
@@ -56,7 +56,7 @@ class RecordedStack:
         """Add the adapters' gradients to their `.grad`, from what is in `dhidden`."""
         self._backward.replay()
 
-    def _run_forward(self) -> tuple[Tensor, Tensor]:
+    def _run_forward(self) -> Tensor:
         self._stack.refresh()
         return self._stack.forward(self._embedding(self._ids), self._row, for_backward=True)
 
@@ -65,6 +65,5 @@ class RecordedStack:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            hidden, last = self._run_forward()
-            self._stack.backward(torch.zeros_like(hidden), last, self._row)
+            self._stack.backward(torch.zeros_like(self._run_forward()), self._row)
         torch.cuda.current_stream().wait_stream(stream)

@@ -42,6 +42,8 @@ class BlockStack:
         self.final_norm = final_norm
         self.adapter = FlatAdapter([product for block in self.blocks for product in block.products], dtype)
         self._store = ActivationStore(device)
+        self._last_TH: Tensor | None = None
+        """Between forward and backward: what the final norm normalized."""
 
     def set_policy(self, policy: Policy | Callable[[int], Policy]) -> None:
         """One policy for all blocks, or a function of the block's index."""
@@ -57,8 +59,8 @@ class BlockStack:
         """Take the adapters' current values over; before the first forward after an update."""
         self.adapter.refresh()
 
-    def forward(self, embedded_TH: Tensor, row: Row, *, for_backward: bool) -> tuple[Tensor, Tensor]:
-        """(normalized hidden states [T, H], hidden states before the final norm [T, H]).
+    def forward(self, embedded_TH: Tensor, row: Row, *, for_backward: bool) -> Tensor:
+        """Normalized hidden states [T, H].
 
         With `for_backward` the blocks' tensors are kept as their policies say until `backward` has used them.
         """
@@ -70,7 +72,7 @@ class BlockStack:
                 self._store.put(index, kept, block.policy)
         last = torch.empty_like(residual)
         spec = self.blocks[-1].spec
-        hidden, _ = rms_norm(
+        hidden_TH, _ = rms_norm(
             there(branch),
             self.final_norm.weight,
             eps=spec.norm_eps,
@@ -78,18 +80,21 @@ class BlockStack:
             residual_TH=residual,
             sum_out=last,
         )
-        return hidden, last
+        self._last_TH = last if for_backward else None
+        return hidden_TH
 
-    def backward(self, dhidden_TH: Tensor, last_TH: Tensor, row: Row) -> None:
-        """Add the adapters' gradients to their `.grad`.
+    def backward(self, dhidden_TH: Tensor, row: Row) -> None:
+        """Add the adapters' gradients to their `.grad`, after a `forward` of the same row.
 
         Args:
-            dhidden_TH: gradient of the normalized hidden states; overwritten. last_TH: as `forward` returned it.
+            dhidden_TH: gradient of the normalized hidden states; overwritten.
         """
         spec, norm = self.blocks[-1].spec, self.final_norm
+        last_TH, self._last_TH = there(self._last_TH), None
         scratch = self.workspace.get("branch", *last_TH.shape)
         _, rstd_T = rms_norm(last_TH, norm.weight, eps=spec.norm_eps, offset=spec.norm_offset, out=scratch)
         d_TH = rms_norm_backward(dhidden_TH, last_TH, norm.weight, rstd_T, offset=spec.norm_offset, out=dhidden_TH)
+        del last_TH
         for index in reversed(range(len(self.blocks))):
             kept = self._store.get(index)
             self._store.fetch(index - 1)

@@ -55,7 +55,7 @@ class Engine:
         """Hidden states behind the final norm, [T, H], rows of padded batches one after the other."""
         self.stack.refresh()
         embedded_TH = self.spec.embedding(self._ids(batch))
-        return self.stack.forward(embedded_TH, self._row(batch), for_backward=False)[0]
+        return self.stack.forward(embedded_TH, self._row(batch), for_backward=False)
 
     @torch.no_grad()
     def loss(self, batch: Batch) -> Tensor:
@@ -74,10 +74,12 @@ class Engine:
             return loss
         self.stack.refresh()
         with self.recorder.watch(ids, row):
-            hidden_TH, last_TH = self.stack.forward(self.spec.embedding(ids), row, for_backward=True)
+            hidden_TH = self.stack.forward(self.spec.embedding(ids), row, for_backward=True)
         dhidden_TH = torch.zeros_like(hidden_TH)
         loss = self._head(hidden_TH, batch, dhidden_TH)
-        self.stack.backward(dhidden_TH, last_TH, row)
+        # Long rows' hidden states are gigabytes: nothing that is done with lives on into the backward.
+        del hidden_TH
+        self.stack.backward(dhidden_TH, row)
         return loss
 
     def _ids(self, batch: Batch) -> Tensor:

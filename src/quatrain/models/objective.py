@@ -66,7 +66,9 @@ class Objective:
         """Let our own blocks keep what `policy` says, or (None) as much as fits for rows of `tokens` tokens."""
         assert self.engine is not None
         if policy is None:
-            policy = fastest_policy(self.engine.stack, tokens, free_memory(self.engine.device))
+            # Pinned memory can't be swapped out, so the host keeps a good part of what it has for itself.
+            host = free_memory(torch.device("cpu")) * 2 // 3
+            policy = fastest_policy(self.engine.stack, tokens, free_memory(self.engine.device), host)
             self.notes.append(f"of each block's activations are kept: {policy.in_words}")
         self.engine.set_policy(policy)
 

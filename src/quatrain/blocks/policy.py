@@ -68,8 +68,8 @@ POLICIES = {
     "offload_attention": OFFLOAD_ATTENTION,
     "on": RECOMPUTE_ALL,
 }
-"""By the values of the setting `gradient_checkpointing`: the further down, the more time a step takes. The last needs no
-host memory; the one before it needs least on the device."""
+"""By the values of the setting `gradient_checkpointing`: the further down, the more time a step takes. The last needs
+no host memory; the one before it needs least on the device."""
 
 FusedBlocks = Literal["auto", "on", "off"]
 """Whether these blocks compute a model at all: where it has them, nowhere, or on GPUs only."""

@@ -8,6 +8,7 @@ travels in two parts for the same reason: the kernel that normalizes their sum m
 Legend: B sequences, H hidden.
 """
 
+import torch
 from torch import Tensor
 
 from quatrain.blocks.block import DecoderBlock
@@ -54,11 +55,11 @@ class BlockStep:
 
     def _sum_and_norm(self, residual_BH: Tensor, branch_BH: Tensor | None, norm) -> tuple[Tensor, Tensor]:
         """The residual stream summed up, and normalized."""
-        options = {"eps": self.spec.norm_eps, "offset": self.spec.norm_offset}
+        eps, offset = self.spec.norm_eps, self.spec.norm_offset
         if branch_BH is None:
-            return residual_BH, rms_norm(residual_BH, norm.weight, **options)[0]
-        sum_BH = residual_BH.new_empty(residual_BH.shape)
-        x_BH, _ = rms_norm(branch_BH, norm.weight, residual_TH=residual_BH, sum_out=sum_BH, **options)
+            return residual_BH, rms_norm(residual_BH, norm.weight, eps=eps, offset=offset)[0]
+        sum_BH = torch.empty_like(residual_BH)
+        x_BH, _ = rms_norm(branch_BH, norm.weight, eps=eps, offset=offset, residual_TH=residual_BH, sum_out=sum_BH)
         return sum_BH, x_BH
 
     def _out_norm(self, branch_BH: Tensor, norm) -> Tensor:

@@ -1,16 +1,16 @@
 """Answers from a model: many at once for scoring, or one at a time as it is written, for a person."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from quatrain.data import Message, render_prompt, reply_end_ids
+from quatrain.data import Message, render_prompt
+from quatrain.decoding import Sampling
+from quatrain.evaluation.continuing import continuer
 
 
-@torch.inference_mode()
 def generate_answers(
     model: nn.Module,
     tokenizer: Any,
@@ -22,43 +22,24 @@ def generate_answers(
 ) -> list[str]:
     """Greedy continuations of token prompts, decoded without special tokens, in the order of `prompts`.
 
-    Prompts are sorted by length, so that a batch pads little, and padded on the left.
+    Prompts are sorted by length, so that those of a batch have about the same.
     """
+    if not prompts:
+        return []
+    capacity = max(map(len, prompts)) + max_new_tokens
+    rows = min(batch_size, len(prompts))
+    go_on = continuer(model, tokenizer, batch_size=rows, capacity=capacity, max_new_tokens=max_new_tokens)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
     answers: dict[int, str] = {}
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
-        texts = _continue_batch(model, tokenizer, [prompts[i] for i in chosen], max_new_tokens)
+    for start in range(0, len(order), go_on.max_batch):
+        chosen = order[start : start + go_on.max_batch]
+        texts = tokenizer.batch_decode(go_on([prompts[i] for i in chosen]), skip_special_tokens=True)
         answers.update(zip(chosen, texts, strict=True))
         if progress:
             progress(len(answers), len(prompts))
     return [answers[i] for i in range(len(prompts))]
 
 
-def _continue_batch(model: Any, tokenizer: Any, prompts: list[Sequence[int]], max_new_tokens: int) -> list[str]:
-    width = max(map(len, prompts))
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=model.device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    model.eval()
-    own_settings = _own_settings(model, tokenizer, max_new_tokens=max_new_tokens, do_sample=False)
-    with _contiguous_head_input(model), own_settings:
-        out = model.generate(input_ids=ids, attention_mask=mask)
-    return tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
-
-
-@contextmanager
-def _contiguous_head_input(model: Any) -> Iterator[None]:
-    """Models hand their head the last position of each prompt as a strided view [B, 1, H], for which torch's linear on
-    a CPU copies the head's weight once a row: gigabytes for a batch of 50."""
-    handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-@torch.inference_mode()
 def stream_reply(
     model: Any,
     tokenizer: Any,
@@ -81,31 +62,16 @@ def stream_reply(
             on_text(text)
 
     pieces: list[str] = []
-    ids = torch.tensor([render_prompt(list(messages), tokenizer)], device=model.device)
-    sampling: dict[str, Any] = {"do_sample": False}
-    if temperature > 0:
-        sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p}
-    streamer = Told(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    with _own_settings(model, tokenizer, max_new_tokens=max_new_tokens, **sampling):
-        model.eval().generate(input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer)
+    prompt = render_prompt(list(messages), tokenizer)
+    go_on = continuer(
+        model,
+        tokenizer,
+        batch_size=1,
+        capacity=len(prompt) + max_new_tokens,
+        max_new_tokens=max_new_tokens,
+        sampling=Sampling(temperature=temperature, top_p=top_p),
+    )
+    streamer = Told(tokenizer, skip_special_tokens=True)
+    go_on([prompt], on_token=lambda _, token: streamer.put(torch.tensor([token])))
+    streamer.end()
     return "".join(pieces)
-
-
-@contextmanager
-def _own_settings(model: Any, tokenizer: Any, **changes: Any) -> Iterator[None]:
-    """The base's and the template's end tokens with our own way of choosing tokens.
-
-    transformers fills whatever a call leaves open from the model's `generation_config`, and what a base prefers for
-    sampling (a repetition penalty, say) must not decide a measurement, so that config is replaced for the call.
-    """
-    from transformers import GenerationConfig
-
-    before = model.generation_config
-    stored = before.eos_token_id
-    ends = {*(stored if isinstance(stored, list) else [stored]), *reply_end_ids(tokenizer)} - {None}
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(ends, default=0)
-    model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None, pad_token_id=pad, **changes)
-    try:
-        yield
-    finally:
-        model.generation_config = before

@@ -136,7 +136,8 @@ class RunConfig:
     "auto" is on for GPUs."""
 
     fused_blocks: FusedBlocks = "auto"
-    """Compute with blocks of our own where the architecture has them: on (or true), off (or false), or "auto": on GPUs."""
+    """Compute with blocks of our own where the architecture has them: on (or true), off (or false), or "auto": on a
+    GPU."""
 
     logging_steps: int = 1
     """Steps between two events in the log."""

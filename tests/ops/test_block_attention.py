@@ -1,6 +1,7 @@
 """Attention of packed samples, every backend, forward and backward, against autograd through one float64 softmax."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -185,6 +186,23 @@ def test_kernel_with_softcap_on_a_gpu(size, dtype):
     check(kernel, (300, 1, 257, 700), (8, 4), size, dtype, tolerance, window=200, softcap=20.0, scale=size**-0.5)
 
 
+@contextmanager
+def nothing_waits() -> Iterator[None]:
+    """An operation that waits for the device is an error."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", gpu_backends())
 def test_a_captured_graph_follows_new_ends(name):
@@ -206,9 +224,8 @@ def test_a_captured_graph_follows_new_ends(name):
     with torch.cuda.stream(side):
         step()
     torch.cuda.current_stream().wait_stream(side)
-    torch.cuda.set_sync_debug_mode("error")
-    step()
-    torch.cuda.set_sync_debug_mode("default")
+    with nothing_waits():
+        step()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
@@ -220,10 +237,10 @@ def test_a_captured_graph_follows_new_ends(name):
 
 
 @pytest.mark.gpu
+@pytest.mark.usefixtures("deterministic")
 def test_deterministic_algorithms_repeat_to_the_last_bit():
     q, do = (torch.randn(2048, 8, 64, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     k, v = (torch.randn(2048, 2, 64, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    torch.use_deterministic_algorithms(True)
     runs = []
     for _ in range(2):
         grads = [torch.empty_like(x) for x in (q, k, v)]
@@ -231,5 +248,4 @@ def test_deterministic_algorithms_repeat_to_the_last_bit():
         dq, dk, dv = grads
         attention_backward(do, q, k, v, o, lse, segments_of((2000, 48)), scale=0.125, dq=dq, dk=dk, dv=dv)
         runs.append((o, lse, *grads))
-    torch.use_deterministic_algorithms(False)
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))

@@ -191,6 +191,11 @@ class TestChoice:
         batch = batch_of(samples())
         assert objective.loss(batch).item() == pytest.approx(AutogradObjective(model).loss(batch).item(), rel=1e-5)
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+    @pytest.mark.parametrize("variant", VARIANTS)
+    def test_every_family_is_agreed_on(self, variant, dtype):
+        assert Objective(random_model(variant, dtype=dtype, blocks=4), fused_blocks="on").engine is not None
+
     def test_the_models_own_on_a_cpu(self):
         assert Objective(random_model("llama")).engine is None
 
@@ -202,7 +207,7 @@ class TestChoice:
         model = random_model("llama")
         forward = model.model.layers[0].forward
         model.model.layers[0].forward = lambda *args, **kwargs: 1.2 * forward(*args, **kwargs)
-        with pytest.raises(ModelError, match="other hidden states"):
+        with pytest.raises(ModelError, match="block 0 of ours gives other results"):
             Objective(model, fused_blocks="on")
 
     def test_not_where_the_head_is_more_than_a_product(self):
@@ -235,7 +240,7 @@ class TestChoice:
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_a_recording_gives_the_same_bits(dropout, monkeypatch):
     model = random_model("llama", device="cuda", dtype=torch.bfloat16, lora_dropout=dropout).train()
-    engine, batches = Engine(model), [batch_of(samples(lengths=n)) for n in ((20, 40, 4), (33, 31))]
+    engine, batches = Engine(model), [batch_of(samples(lengths=n)) for n in ((20, 40, 4), (40, 24))]
     eager = []
     for batch in batches:
         torch.manual_seed(3)

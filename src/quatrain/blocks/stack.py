@@ -70,18 +70,22 @@ class BlockStack:
             residual, branch = block.forward(residual, branch, row, kept)
             if for_backward:
                 self._store.put(index, kept, block.policy)
-        last = torch.empty_like(residual)
-        spec = self.blocks[-1].spec
+        hidden_TH, last_TH = self.finish(residual, there(branch))
+        self._last_TH = last_TH if for_backward else None
+        return hidden_TH
+
+    def finish(self, residual_TH: Tensor, branch_TH: Tensor) -> tuple[Tensor, Tensor]:
+        """(normalized hidden states, what was normalized), both [T, H], from what the last block gives."""
+        spec, last_TH = self.blocks[-1].spec, torch.empty_like(residual_TH)
         hidden_TH, _ = rms_norm(
-            there(branch),
+            branch_TH,
             self.final_norm.weight,
             eps=spec.norm_eps,
             offset=spec.norm_offset,
-            residual_TH=residual,
-            sum_out=last,
+            residual_TH=residual_TH,
+            sum_out=last_TH,
         )
-        self._last_TH = last if for_backward else None
-        return hidden_TH
+        return hidden_TH, last_TH
 
     def backward(self, dhidden_TH: Tensor, row: Row) -> None:
         """Add the adapters' gradients to their `.grad`, after a `forward` of the same row.

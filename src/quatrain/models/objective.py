@@ -5,19 +5,16 @@ GPU; every model runs through its own modules and autograd (`autograd_objective.
 decided once, by sending a few tokens through both, and said in `notes`.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
 from quatrain.blocks import KEEP_ALL, FusedBlocks, Policy, fastest_policy
 from quatrain.device import free_memory
 from quatrain.errors import ModelError
+from quatrain.models.agreement import check_agreement
 from quatrain.models.autograd_objective import AutogradObjective
 from quatrain.models.engine import Engine
 from quatrain.models.micro_batch import Batch
-from quatrain.models.parts import body
-from quatrain.models.probes import probe_tokens, tolerance
 
 
 class Objective:
@@ -86,7 +83,7 @@ class Objective:
             return None
         try:
             engine = Engine(self.model, self.notes.append)
-            _compare(engine)
+            check_agreement(engine)
         except ModelError as error:
             if wanted == "on":
                 raise
@@ -94,40 +91,3 @@ class Objective:
             return None
         engine.set_policy(policy)
         return engine
-
-
-@dataclass(frozen=True)
-class _Probe:
-    """Two samples in one row."""
-
-    input_ids: Tensor
-    position_ids: Tensor
-    cu_seqlens: Tensor
-    targets: Tensor
-    longest: int = 6
-    attention_mask: None = None
-
-
-@torch.no_grad()
-def _compare(engine: Engine) -> None:
-    """Do our blocks, given two samples in one row, compute what the model makes of each alone?
-
-    Raises:
-        ModelError: they don't, or the head isn't a product.
-    """
-    model = engine.model
-    if not AutogradObjective(model, packing=False).chunks_head:
-        raise ModelError("the head does more than a product")
-    samples = [probe_tokens(model, 5), probe_tokens(model, 6, seed=1)]
-    row = torch.cat(samples, dim=1).cpu()
-    positions = torch.cat([torch.arange(len(sample[0])) for sample in samples])[None]
-    probe = _Probe(row, positions, torch.tensor([0, 5, 11], dtype=torch.int32), torch.full_like(row, -100))
-    was_training = model.training
-    model.eval()
-    expected = torch.cat([body(model)(input_ids=s, use_cache=False).last_hidden_state[0] for s in samples]).float()
-    found = engine.hidden(probe).float()
-    model.train(was_training)
-    error = float((found - expected).norm() / expected.norm())
-    # Written so that a NaN doesn't pass.
-    if not error <= tolerance(model.dtype):  # pyright: ignore
-        raise ModelError(f"our blocks give other hidden states for it (relative error {error:.2g})")

@@ -194,7 +194,7 @@ class TestChoice:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
     @pytest.mark.parametrize("variant", VARIANTS)
     def test_every_family_is_agreed_on(self, variant, dtype):
-        assert Objective(random_model(variant, dtype=dtype, blocks=4), fused_blocks="on").engine is not None
+        assert Objective(random_model(variant, dtype=dtype), fused_blocks="on").engine is not None
 
     def test_the_models_own_on_a_cpu(self):
         assert Objective(random_model("llama")).engine is None

@@ -25,6 +25,9 @@ def backward(block: DecoderBlock, d_TH: Tensor, row: Row, kept: Kept, *, input_n
     """
     restore(block, row, kept)
     _mlp(block, d_TH, row, kept)
+    # Given up as soon as possible: attention's own scratch fits where gate_up was.
+    kept.drop("gate_up")
+    kept.x2 = None
     dqkv = _attention(block, d_TH, row, kept)
     _qkv(block, d_TH, dqkv, row, kept, input_needs_gradient)
 

@@ -26,7 +26,7 @@ class Work:
     dropout: float = 0.0
     recompute: Recompute = "nothing"
     """What the floor counts as run twice. A peer checkpoints its activations unless it is "nothing"."""
-    keep: Literal["off", "gate_up", "offload", "on"] = "off"
+    keep: str = "off"
     """What Quatrain's blocks keep: a value of its setting `gradient_checkpointing`."""
     fused_blocks: Literal["auto", "on", "off"] = "auto"
     """Quatrain's setting of that name."""
@@ -49,6 +49,11 @@ class Training(Protocol):
 
     adapter: dict[str, Tensor]
     """The trained tensors in place, by PEFT's names: ``<module>.lora_A`` [r, inputs], ``lora_B`` [outputs, r]."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What was decided by itself and why."""
+        ...
 
     def prepare(self, ids_BS: Tensor) -> Any:
         """Token ids of B samples, on the host, as what :meth:`step` takes: the part of a data loader, not timed."""

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.libraries import causal_lm
 from benchmarks.work import LEARNING_RATE, MAX_GRAD_NORM, Work
 
 
@@ -24,6 +23,10 @@ class QuatrainTraining:
         self.model.train()
         self.adapter: dict[str, Tensor] = dict(adapter_parameters(self.model))
         self._optimizer = AdamW(list(self.adapter.values()), lr=LEARNING_RATE)
+
+    @property
+    def notes(self) -> list[str]:
+        return self._objective.notes
 
     def prepare(self, ids_BS: Tensor) -> list[Any]:
         """One packed micro-batch of all samples, every token but each sample's first learned."""
@@ -78,6 +81,28 @@ def load(folder: Path, device: torch.device) -> Any:
     return load_model(folder, device=str(device))[0]
 
 
-def decode(model: Any, prompts_BS: Tensor, new_tokens: int) -> Tensor:
+def load_for_decoding(folder: Path, device: torch.device) -> Any:
+    """The base, ready to continue up to 8 prompts with replies of up to 512 tokens in all."""
+    from quatrain.decoding import Decoder
+    from quatrain.models.families import describe
+
+    model = load(folder, device)
+    spec = describe(model)
+    return Decoder(
+        spec.blocks,
+        embedding=spec.embedding,
+        final_norm=spec.final_norm,
+        head=spec.head,
+        tables=spec.tables,
+        device=model.device,
+        dtype=model.dtype,
+        max_batch=8,
+        capacity=512,
+    )
+
+
+def decode(decoder: Any, prompts_BS: Tensor, new_tokens: int) -> Tensor:
     """Greedy continuations of just `new_tokens` tokens behind their prompts, [B, S + new_tokens]."""
-    return causal_lm.decode(model, prompts_BS, new_tokens)
+    prompts = prompts_BS.tolist()
+    replies = decoder.generate(prompts, max_new_tokens=new_tokens)
+    return torch.tensor([prompt + reply for prompt, reply in zip(prompts, replies, strict=True)])

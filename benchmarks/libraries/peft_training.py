@@ -22,6 +22,7 @@ class PeftTraining:
         }
         optimizer = PagedAdamW8bit if device.type == "cuda" else AdamW8bit
         self._optimizer = optimizer(list(self.adapter.values()), lr=LEARNING_RATE, weight_decay=0.0)
+        self.notes: list[str] = []
 
     def prepare(self, ids_BS: Tensor) -> list[Tensor]:
         """Micro-batches on the device."""

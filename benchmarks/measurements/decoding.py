@@ -31,7 +31,7 @@ Decode = Callable[[Any, Tensor, int], Tensor]
 DECODERS: dict[Contender, tuple[Load, Decode]] = {
     HF: (hf.load, causal_lm.decode),
     UNSLOTH: (unsloth.load_for_decoding, causal_lm.decode),
-    QUATRAIN: (ours.load, ours.decode),
+    QUATRAIN: (ours.load_for_decoding, ours.decode),
 }
 
 

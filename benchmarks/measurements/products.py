@@ -41,10 +41,17 @@ Make = Callable[[Tensor], Product]
 
 
 def quatrain(dense: Tensor) -> Product:
-    """The layer that a loaded model consists of."""
-    from quatrain.quantization import QuantizedLinear, quantize_4bit
+    """The operation that decoding runs on."""
+    from quatrain.ops.dequantize_4bit import NestedScales
+    from quatrain.ops.linear_4bit import Matrix4bit, linear_4bit
+    from quatrain.quantization import quantize_4bit
 
-    return QuantizedLinear.from_quantized(quantize_4bit(dense))
+    weight = quantize_4bit(dense)
+    assert weight.nested_scales is not None and weight.offset is not None
+    nested = NestedScales(weight.nested_scales, weight.offset)
+    rows, columns = dense.shape
+    matrix = Matrix4bit(weight.codes, weight.scales, nested, rows, columns)
+    return lambda x: linear_4bit(x, [matrix])
 
 
 def bitsandbytes(dense: Tensor) -> Product:

@@ -67,6 +67,8 @@ def measure(open_training: OpenTraining, work: Work, setting: Setting) -> Rows:
     with memory(row, setting.device):
         for _ in range(setting.repetitions(work.steps)):
             row.samples_ms.append(timed_step(training, work, setting.device))
+    if training.notes:
+        row.values["notes"] = training.notes
     return {STEP: row}
 
 
@@ -111,6 +113,17 @@ ON_A_CPU = Work(model="smollm2", samples=1, length=512, warm_up=2, steps=6)
 FOR_TESTS = Work(model="tiny", samples=2, length=64, r=4, warm_up=1, steps=3)
 PAPER = Work(model="8b", samples=16, length=512, r=64, dropout=0.1, peer_samples=1, warm_up=4, steps=4)
 PAPER_AT_ONCE = Work(model="8b", samples=16, length=512, r=64, dropout=0.1)
+
+LONG = Work(
+    model="8b",
+    samples=1,
+    length=65536,
+    recompute="products",
+    keep="offload_attention",
+    cap_gib=24,
+    warm_up=1,
+    steps=3,
+)
 
 CASES = (
     _case(
@@ -172,7 +185,16 @@ CASES = (
     _case(
         "train_8b_1x65536",
         "8B, 1×65,536 under a cap of 24 GiB (floor: all but attention recomputed)",
-        Work(model="8b", samples=1, length=65536, recompute="products", keep="offload", cap_gib=24, warm_up=1, steps=3),
+        Work(
+            model="8b",
+            samples=1,
+            length=65536,
+            recompute="products",
+            keep="offload_attention",
+            cap_gib=24,
+            warm_up=1,
+            steps=3,
+        ),
         (HF, UNSLOTH, QUATRAIN),
         {"ms": 13_200, "allocated_gib": 24},
         limit_s=240,

@@ -81,7 +81,7 @@ def test_loss_of_a_base(setting: Setting):
 
 def test_decoding(setting: Setting):
     def continue_(folder: Path, prompts: Tensor) -> Tensor:
-        return ours.decode(ours.load(folder, setting.device), prompts, 9)
+        return ours.decode(ours.load_for_decoding(folder, setting.device), prompts, 9)
 
     def off_by_one(folder: Path, prompts: Tensor) -> Tensor:
         full = continue_(folder, prompts)

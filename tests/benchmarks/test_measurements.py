@@ -71,10 +71,10 @@ def test_starting_gives_up(setting: Setting, monkeypatch: pytest.MonkeyPatch):
 def test_decoding(setting: Setting, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(decoding, "PROMPT", 5)
     monkeypatch.setattr(decoding, "LONG", 20)
-    rows = decoding.measure(ours.load, ours.decode, "tiny", setting)
+    rows = decoding.measure(ours.load_for_decoding, ours.decode, "tiny", setting)
     assert [row.tokens for row in rows.values()] == [1, 8]
     assert all(len(row.samples_ms) == 2 for row in rows.values())
-    decoding.gate(ours.load, ours.decode, "tiny", setting)
+    decoding.gate(ours.load_for_decoding, ours.decode, "tiny", setting)
 
 
 @pytest.mark.usefixtures("launch_only")

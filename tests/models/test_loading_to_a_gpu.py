@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from quatrain.errors import ModelError, QuantizationError
 from quatrain.models import load_model, save_quantized
-from quatrain.models.read_ahead import Ring, read_ahead
+from quatrain.models.read_ahead import Budget, read_ahead
 from quatrain.models.safetensors_folder import SafetensorsFolder
 from quatrain.quantization import QuantizedModule, quantize_4bit
 from tests.models.families import config_of
@@ -45,7 +45,8 @@ def reading_ahead(monkeypatch):
     """CPU loads go through `read_ahead`, in pieces of 1000 bytes."""
 
     def arriving(self: SafetensorsFolder, groups, device):
-        return read_ahead(groups, self.extents, SlowLane(), Ring(threads=3, piece=1000, pieces=4))
+        budget = Budget(threads=3, piece=1000, pieces=4, ahead=50_000)
+        return read_ahead(groups, self.extents, SlowLane(), budget)
 
     monkeypatch.setattr(SafetensorsFolder, "arriving", arriving)
 
@@ -129,7 +130,7 @@ def test_4bit_checkpoints_keep_their_bytes_on_a_gpu(tmp_path: Path):
 
 
 @pytest.mark.gpu
-def test_memory_peaks_at_one_matrix_beside_the_model_and_at_the_ring(tmp_path: Path):
+def test_device_memory_stays_within_what_is_ahead(tmp_path: Path):
     changes = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "head_dim": 512}
     checkpoint(tmp_path, "llama", **changes)
     load_model(tmp_path, compute_dtype="bfloat16", device="cuda")
@@ -140,7 +141,7 @@ def test_memory_peaks_at_one_matrix_beside_the_model_and_at_the_ring(tmp_path: P
     assert sum(parameter.nbytes for parameter in model.parameters()) < held
     size = sum(file.stat().st_size for file in tmp_path.glob("*.safetensors"))
     peak = torch.cuda.max_memory_allocated() - before
-    assert peak < held + 2 * 2048 * 8192 + (32 << 20) < size / 2
+    assert peak < held + Budget().ahead + (64 << 20) < size
 
 
 @pytest.mark.gpu

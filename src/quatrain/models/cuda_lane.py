@@ -7,7 +7,6 @@ is the use of tensors that have landed already.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -30,15 +29,13 @@ class CudaLane:
         self._copies.wait_stream(self._caller)
         return target
 
-    def copying(self) -> AbstractContextManager:
-        return torch.cuda.stream(self._copies)
-
     def copy(self, source: Tensor, target: Tensor) -> Callable[[], None]:
-        target.copy_(source, non_blocking=True)
         # Blocking: a thread that waits for the bus sleeps, instead of taking a core from those that read.
-        copied = torch.cuda.Event(blocking=True)
-        copied.record(self._copies)
-        return copied.synchronize
+        event = torch.cuda.Event(blocking=True)
+        with torch.cuda.stream(self._copies):
+            target.copy_(source, non_blocking=True)
+            event.record(self._copies)
+        return event.synchronize
 
     def land(self) -> None:
         self._caller.wait_stream(self._copies)

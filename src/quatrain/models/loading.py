@@ -3,8 +3,9 @@
     source ─► files ─► headers + skeleton ─► plan ─► tensor by tensor: read, quantize on the device, put in place
 
 transformers can quantize while loading too, but only through bitsandbytes, and it knows one way of choosing what to
-quantize. Here the order is fixed by the plan, so at any time there is one 16-bit matrix beside what has been placed,
-and every tensor that stays in 16 bits has a reason that can be printed.
+quantize. Here the order is fixed by the plan, so at any time there is one 16-bit matrix beside what has been placed (on
+a GPU also those that are on their way, half a gigabyte), and every tensor that stays in 16 bits has a reason that can
+be printed.
 """
 
 from pathlib import Path

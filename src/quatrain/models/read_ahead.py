@@ -1,27 +1,25 @@
 """Bringing stored tensors to a device while earlier ones are being used.
 
-    files ─ threads ─► a ring of pinned buffers ─ copy engine ─► device bytes ─► the caller, in the order asked for
+    files ─ threads ─► pinned pieces ─ copy engine ─► device bytes ─► the caller, in the order asked for
 
 Three things are slow alone and can happen at once: reading a file (one core copies some 7 GB/s out of the page cache),
-the copy over the bus, and what the caller does on the device. So several threads read ahead, a piece of a tensor into
-the next buffer of the ring each; when the caller wants a tensor, its pieces' copies are begun as they become complete,
-and each buffer is at once given to a thread for a later piece. The caller gets device tensors that later work on the
-device may use; it never waits for a copy, let alone for its own work.
+the copy over the bus, and what the caller does on the device. So several threads read, each a piece of a tensor at a
+time into one of a few pinned buffers, from which the device's copy engine fetches it while the thread reads on. The
+caller gets a group of tensors as soon as it is complete, as device tensors that later work on the device may use at
+once.
 
-The threads do nothing but read, because all else needs Python's lock, and with it they would slow down the caller.
-Memory is bounded on both sides: on the host by the ring, on the device because a tensor gets its memory when it is
-asked for. Mapping the files instead would be page faults and a second copy by the driver, since only pinned memory can
-be fetched directly.
+Memory is bounded on both sides: the pinned buffers are made once and used again, and tensors only set out while those
+on their way stay within a budget. Mapping the files instead would be one thread's page faults and a second copy by the
+driver, since only pinned memory can be fetched directly.
 """
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple, Protocol
 
 import torch
@@ -42,19 +40,21 @@ class Extent(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ring:
+class Budget:
     """What reading ahead may take."""
 
     threads: int = min(16, os.cpu_count() or 1)
-    """Readers; with more, each only gets less of the memory's bandwidth."""
+    """Readers. More than the page cache's bandwidth can feed only take turns."""
     piece: int = 16 << 20
     """Bytes that are read and copied at a time: long enough that Python's part of it, some 0.1 ms, doesn't count."""
     pieces: int = 24
-    """Pinned buffers: one being filled for each thread, and some that are full or being copied."""
+    """Pinned buffers: one being filled for each thread, and half as many being copied."""
+    ahead: int = 512 << 20
+    """Bytes on the device that have set out and aren't used yet. A larger group travels alone."""
 
 
 class Lane(Protocol):
-    """A device, as far as reading ahead has to know it. Only `buffer` is called from other threads."""
+    """A device, as far as reading ahead has to know it. `buffer` and `copy` are called from several threads."""
 
     def buffer(self, nbytes: int) -> Tensor:
         """Bytes [nbytes] on the host that `copy` can read from."""
@@ -64,12 +64,8 @@ class Lane(Protocol):
         """Bytes [nbytes] on the device; copies into them wait for what the caller has asked of the device so far."""
         ...
 
-    def copying(self) -> AbstractContextManager:
-        """Within it, `copy` may be called."""
-        ...
-
     def copy(self, source: Tensor, target: Tensor) -> Callable[[], None]:
-        """Begins to copy from the host to the device; what it returns waits, in any thread, for the end of that."""
+        """Begins to copy from the host to the device; what it returns waits for the end of that."""
         ...
 
     def land(self) -> None:
@@ -81,126 +77,118 @@ class Lane(Protocol):
         ...
 
 
+@dataclass
+class _Staging:
+    """A host buffer between a file and the device."""
+
+    buffer: Tensor | None = None
+    wait: Callable[[], None] | None = None
+    """Waits for the end of the last copy out of it."""
+
+
+@dataclass
+class _Flight:
+    """A group of tensors on its way."""
+
+    nbytes: int
+    tensors: dict[str, Tensor]
+    pieces: list[Future]
+
+
 def read_ahead(
-    groups: Iterable[list[str]], extents: Mapping[str, Extent], lane: Lane, ring: Ring | None = None
+    groups: Iterable[list[str]], extents: Mapping[str, Extent], lane: Lane, budget: Budget | None = None
 ) -> Generator[dict[str, Tensor], None, None]:
-    """The tensors of each group on the lane's device, group after group; close the generator if you leave it early.
+    """The tensors of each group on the lane's device, group after group.
+
+    A tensor's memory is its own. What was handed out should be let go before the next group is asked for; the budget
+    counts on it. Close the iterator if you leave it early.
 
     Args:
         groups: Names in `extents`, in the order in which they are needed.
         extents: Where each tensor lies.
-        lane: The device; a tensor's memory there is its own.
-        ring: Threads and host memory to take.
+        lane: The device.
+        budget: Threads and memory to take.
 
     Raises:
         ModelError: A file can't be read or ends too early; the message names the tensor.
     """
-    groups = [list(names) for names in groups]
-    reader = _Reader([name for names in groups for name in names], extents, lane, ring or Ring())
+    reader = _Reader(extents, lane, budget or Budget())
+    waiting: deque[_Flight] = deque()
     try:
         for names in groups:
-            arrived = {name: reader.bring(extents[name]) for name in names}
-            lane.land()
-            yield arrived
-            # Not even this frame may hold on to what the caller has let go.
-            del arrived
+            nbytes = sum(extents[name].nbytes for name in names)
+            while waiting and sum(flight.nbytes for flight in waiting) + nbytes > reader.budget.ahead:
+                yield reader.land(waiting.popleft())
+            waiting.append(reader.set_out(names, nbytes))
+        while waiting:
+            yield reader.land(waiting.popleft())
     finally:
         reader.close()
 
 
-class _Piece(NamedTuple):
-    """A part of a tensor."""
-
-    name: str
-    path: Path
-    offset: int
-    nbytes: int
-
-
-class _Slot:
-    """A buffer of the ring: a piece is read into it, then copied out of it, then the next one is read."""
-
-    def __init__(self, lane: Lane, nbytes: int):
-        self._lane, self._nbytes = lane, nbytes
-        self._buffer: Tensor | None = None
-        self._path: Path | None = None
-        self._file: FileIO | None = None
-        self._copied: Callable[[], None] | None = None
-
-    def read(self, piece: _Piece) -> Tensor:
-        """Runs in a thread. The piece's bytes."""
-        if self._buffer is None:
-            # Here, so that several are pinned at once: the system needs half a second for a gigabyte.
-            self._buffer = self._lane.buffer(self._nbytes)
-        if self._copied is not None:
-            self._copied()
-        part = self._buffer[: piece.nbytes]
-        try:
-            self._fill(part.numpy().data, piece)
-        except OSError as error:
-            raise ModelError(
-                f"{piece.name} must be readable from {piece.path}: {error}. Download the file again."
-            ) from error
-        return part
-
-    def _fill(self, left: memoryview, piece: _Piece) -> None:
-        if self._file is None or self._path != piece.path:
-            self.close()
-            self._file, self._path = FileIO(piece.path), piece.path
-        self._file.seek(piece.offset)
-        while left:
-            count = self._file.readinto(left)
-            if not count:
-                raise OSError(f"it ends at byte {self._file.tell()}")
-            left = left[count:]
-
-    def copy(self, source: Tensor, target: Tensor) -> None:
-        """Begins to copy what was read."""
-        self._copied = self._lane.copy(source, target)
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
 class _Reader:
-    """The threads, the ring, and what is being read."""
+    """The threads and their buffers."""
 
-    def __init__(self, names: list[str], extents: Mapping[str, Extent], lane: Lane, ring: Ring):
-        self._lane = lane
-        self._size = max(1, min(ring.piece, max((extents[name].nbytes for name in names), default=0)))
-        self._unread = self._pieces(names, extents)
-        self._threads = ThreadPoolExecutor(ring.threads, thread_name_prefix="quatrain-read")
-        self._slots = [_Slot(lane, self._size) for _ in range(ring.pieces)]
-        self._reads: deque[tuple[_Slot, Future[Tensor]]] = deque()
-        for slot in self._slots:
-            self._read_next(slot)
+    def __init__(self, extents: Mapping[str, Extent], lane: Lane, budget: Budget):
+        self.budget = budget
+        self._extents, self._lane = extents, lane
+        self._pool = ThreadPoolExecutor(budget.threads, thread_name_prefix="quatrain-read")
+        largest = max((extent.nbytes for extent in extents.values()), default=0)
+        self._piece = max(1, min(budget.piece, largest))
+        # Buffers are made by the first threads that need one: pinning takes time, and small models need few.
+        self._free: SimpleQueue[_Staging] = SimpleQueue()
+        for _ in range(budget.pieces):
+            self._free.put(_Staging())
 
-    def bring(self, extent: Extent) -> Tensor:
-        """The next tensor, whose extent this is: its copies have begun."""
-        target = self._lane.allocate(extent.nbytes)
-        with self._lane.copying():
-            for start in range(0, extent.nbytes, self._size):
-                slot, read = self._reads.popleft()
-                slot.copy(read.result(), target[start : start + self._size])
-                self._read_next(slot)
-        return target.view(extent.dtype).view(extent.shape)
+    def set_out(self, names: list[str], nbytes: int) -> _Flight:
+        """Makes room for a group on the device and queues its pieces."""
+        flight = _Flight(nbytes, {}, [])
+        for name in names:
+            extent = self._extents[name]
+            target = self._lane.allocate(extent.nbytes)
+            for start in range(0, extent.nbytes, self._piece):
+                part = target[start : start + self._piece]
+                flight.pieces.append(self._pool.submit(self._carry, name, start, part))
+            flight.tensors[name] = target.view(extent.dtype).view(extent.shape)
+        return flight
+
+    def land(self, flight: _Flight) -> dict[str, Tensor]:
+        """Waits until the last piece's copy has begun; the device waits for its end."""
+        for piece in flight.pieces:
+            piece.result()
+        self._lane.land()
+        return flight.tensors
 
     def close(self) -> None:
-        self._threads.shutdown(cancel_futures=True)
+        self._pool.shutdown(cancel_futures=True)
         self._lane.close()
-        for slot in self._slots:
-            slot.close()
 
-    def _read_next(self, slot: _Slot) -> None:
-        """Gives the slot the next piece that nobody reads yet."""
-        piece = next(self._unread, None)
-        if piece is not None:
-            self._reads.append((slot, self._threads.submit(slot.read, piece)))
+    def _carry(self, name: str, start: int, target: Tensor) -> None:
+        """A piece's way from its file to the device; runs in a thread."""
+        staging = self._free.get()
+        try:
+            if staging.buffer is None:
+                staging.buffer = self._lane.buffer(self._piece)
+            if staging.wait is not None:
+                staging.wait()
+            path, offset, *_ = self._extents[name]
+            source = staging.buffer[: len(target)]
+            _read_into(source, name, path, offset + start)
+            staging.wait = self._lane.copy(source, target)
+        finally:
+            self._free.put(staging)
 
-    def _pieces(self, names: list[str], extents: Mapping[str, Extent]) -> Iterator[_Piece]:
-        for name in names:
-            path, offset, nbytes, *_ = extents[name]
-            for start in range(0, nbytes, self._size):
-                yield _Piece(name, path, offset + start, min(self._size, nbytes - start))
+
+def _read_into(buffer: Tensor, name: str, path: Path, offset: int) -> None:
+    """Fills the buffer from the file; Python's lock is released meanwhile."""
+    left = buffer.numpy().data
+    try:
+        with open(path, "rb", buffering=0) as file:
+            file.seek(offset)
+            while left:
+                count = file.readinto(left)
+                if not count:
+                    raise OSError(f"it ends at byte {file.tell()}")
+                left = left[count:]
+    except OSError as error:
+        raise ModelError(f"{name} must be readable from {path}: {error}. Download the file again.") from error

@@ -16,9 +16,7 @@ from torch import Tensor
 
 from .reference import thresholds
 
-TILE = 1024
-"""Elements of a program, or one block where that is larger: the scales of a weight are few, and should reach all of the
-GPU's processors."""
+TILE = 4096
 
 
 def quantize_8bit(x: Tensor, *, block_size: int, signed: bool, offset: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -26,16 +24,15 @@ def quantize_8bit(x: Tensor, *, block_size: int, signed: bool, offset: Tensor | 
     flat = x.detach().reshape(-1)
     codes = torch.empty(flat.numel(), dtype=torch.uint8, device=x.device)
     scales = torch.empty(triton.cdiv(flat.numel(), block_size), dtype=torch.float32, device=x.device)
-    tile = max(TILE, block_size)
     with torch.cuda.device_of(x):
-        _kernel[(triton.cdiv(flat.numel(), tile),)](
+        _kernel[(triton.cdiv(flat.numel(), TILE),)](
             flat,
             flat if offset is None else offset,
             thresholds(signed, x.device),
             codes,
             scales,
             flat.numel(),
-            N=tile // block_size,
+            N=TILE // block_size,
             E=block_size,
             CENTRED=offset is not None,
         )

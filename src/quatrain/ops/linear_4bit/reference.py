@@ -1,4 +1,8 @@
-"""The 4-bit product in plain PyTorch: each weight dequantized to float32, multiplied, and dropped."""
+"""The 4-bit product in plain PyTorch: each weight is dequantized to x's dtype, multiplied, and dropped.
+
+Products of 16-bit numbers are summed in float32 by every library that multiplies them, so only the weight's rounding is
+new, and that is the one that a layer's own forward makes.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,17 +22,17 @@ def linear_4bit(
     out: Tensor,
 ) -> None:
     """See :func:`quatrain.ops.linear_4bit.linear_4bit`; no argument is checked here."""
-    x_MK = x_MK.float()
-    products = []
+    first = 0
     for weight, update in zip(weights, low_rank or [None] * len(weights), strict=True):
-        y_MN = x_MK @ dequantized(weight, torch.float32).T
+        rows = slice(first, first := first + weight.rows)
+        y_MN = x_MK @ dequantized(weight, x_MK.dtype).T
+        if bias_N is not None or update is not None:
+            y_MN = y_MN.float()
+        if bias_N is not None:
+            y_MN += bias_N[rows]
         if update is not None:
             y_MN += update.sums_SMR.sum(0) @ update.b_NR.float().T
-        products.append(y_MN)
-    y_MN = torch.cat(products, dim=1)
-    if bias_N is not None:
-        y_MN += bias_N.float()
-    out.copy_(y_MN)
+        out[:, rows] = y_MN
 
 
 def dequantized(weight: Any, dtype: torch.dtype) -> Tensor:

@@ -11,7 +11,7 @@ from quatrain.errors import ConfigError, DataError, ModelError
 from quatrain.models.families import describe
 from tests.models.engine_models import VARIANTS, random_model
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 NEW = 12
 LENGTHS = (5, 11, 3, 8, 1)
 

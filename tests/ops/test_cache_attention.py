@@ -78,7 +78,7 @@ class Case:
         return self.qkv, self.keys, self.values, self.lengths, self.cos, self.sin
 
 
-CASES = {
+CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "grouped": (([0, 1, 63, 64, 199, 130], 4, 2, 16, 8), {}),
     "one sequence": (([150], 6, 2, 32, 16), {}),
     "odd sizes": (([7, 90], 3, 3, 24, 9), {"scale": 0.3}),
@@ -94,8 +94,8 @@ CASES = {
 @pytest.mark.parametrize("runs", [1, 3])
 def test_attends_to_the_text_so_far_and_stores_the_new_token(twin: Any, dtype, case, runs):
     skip_what_the_interpreter_cannot(twin, dtype)
-    shape, options = CASES[case]
-    made = Case(*shape, dtype)
+    sizes, options = CASES[case]
+    made = Case(*sizes, dtype=dtype)
     options = {"scale": 0.25, "window": None, "softcap": None, "norms": None} | options
     expected, (_, k, v) = made.expected(**options), made.new_heads(None)
     before = made.keys.clone(), made.values.clone()
@@ -119,8 +119,8 @@ def test_attends_to_the_text_so_far_and_stores_the_new_token(twin: Any, dtype, c
 def test_heads_are_normalized_before_they_turn(twin: Any, dtype, offset):
     skip_what_the_interpreter_cannot(twin, dtype)
     made = Case([0, 40, 150], 4, 2, 16, 8, dtype)
-    weights = (torch.randn(16, device=DEVICE).to(dtype) for _ in range(2))
-    options = {"scale": 0.25, "window": None, "softcap": None, "norms": HeadNorms(*weights, 1e-5, offset)}
+    q, k = (torch.randn(16, device=DEVICE).to(dtype) for _ in range(2))
+    options: dict[str, Any] = {"scale": 0.25, "window": None, "softcap": None, "norms": HeadNorms(q, k, 1e-5, offset)}
     expected = made.expected(**options)
     out = torch.full_like(expected, float("nan"), dtype=dtype)
     twin.cache_attention(*made.arguments(), out=out, **options)

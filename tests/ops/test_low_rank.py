@@ -11,6 +11,7 @@ from quatrain.errors import AdapterError
 from quatrain.ops.low_rank import Dropout, low_rank_down, low_rank_gradient, low_rank_up_
 from quatrain.ops.low_rank import reference as low_rank_reference
 from quatrain.ops.low_rank import triton as low_rank_kernel
+from quatrain.ops.low_rank.cutting import batches
 from quatrain.ops.low_rank.dropout import keep_mask, philox
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -153,16 +154,36 @@ def test_products_and_gradients_are_those_of_autograd_under_an_explicit_mask(dty
     assert close(da, before.double() + da64, torch.float32)
 
 
-@pytest.mark.parametrize("splits", [1, 2, 7])
-def test_the_kernels_sum_of_runs_of_tokens(splits):
-    """Also more runs than there are tiles of tokens."""
-    drop, ranks = dropout(), ((0, 16), (16, 9))
-    x, a, dh = group(ranks, 70, 150, torch.float32)
+@pytest.mark.parametrize(
+    ("ranks", "runs"),
+    [(((0, 16), (16, 9)), 1), (((0, 16), (16, 9)), 3), (((0, 16), (16, 9)), 7), (((0, 70), (70, 150)), 2)],
+    ids=str,
+)
+def test_the_kernels_cut_long_sums_into_runs_and_large_ranks_into_parts(ranks, runs):
+    """Also into more runs than there are tiles."""
+    drop = dropout()
+    x, a, dh = group(ranks, 140, 150, torch.float32)
     want, got = (torch.ones(a.shape, device=DEVICE) for _ in "wg")
     low_rank_reference.low_rank_gradient(dh, x, want, ranks=ranks, dropout=drop)
-    tile = low_rank_kernel.Tile(16, 64, 4, 1)
-    low_rank_kernel.low_rank_gradient(dh, x, got, ranks=ranks, dropout=drop, tile=tile, splits=splits)
+    low_rank_kernel.low_rank_gradient(dh, x, got, ranks=ranks, dropout=drop, runs=runs)
     assert close(got, want.double(), torch.float32)
+
+    want, got = (torch.full_like(dh, float("nan")) for _ in "wg")
+    low_rank_reference.low_rank_down(x, a, out=want, ranks=ranks, dropout=drop)
+    low_rank_kernel.low_rank_down(x, a, out=got, ranks=ranks, dropout=drop, runs=runs)
+    assert close(got, want.double(), torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "launches"),
+    [
+        (((0, 64), (64, 64), (128, 64)), [[(0, 64, 0), (64, 64, 1), (128, 64, 2)]]),
+        (((0, 8), (8, 100)), [[(0, 8, 0)], [(8, 100, 1)]]),
+        (((3, 300),), [[(3, 128, 0)], [(131, 128, 0)], [(259, 44, 0)]]),
+    ],
+)
+def test_what_one_launch_sums(ranks, launches):
+    assert batches(ranks) == launches
 
 
 def test_without_ranks_one_adapter_owns_all_rows():
@@ -213,7 +234,9 @@ def test_rows_must_be_contiguous():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("p", [None, 0.1])
-@pytest.mark.parametrize("ranks", [((0, 64),), ((0, 16), (16, 16), (32, 16)), ((0, 24), (24, 8))], ids=str)
+@pytest.mark.parametrize(
+    "ranks", [((0, 64),), ((0, 16), (16, 16), (32, 16)), ((0, 64), (64, 64), (128, 64)), ((0, 24), (24, 160))], ids=str
+)
 @pytest.mark.parametrize(("tokens", "columns"), [(2048, 4096), (999, 1001), (512, 14336)])
 def test_real_sizes(tokens, columns, ranks, p):
     """Against the reference in float32; equal calls give equal bits."""

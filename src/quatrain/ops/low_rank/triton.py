@@ -1,7 +1,7 @@
 """LoRA's thin products on tensor cores, with the masks of dropout drawn in registers.
 
-All three are bound by the memory of their wide side or, with dropout, by the integer arithmetic that draws a mask for
-each adapter. So a tile of the wide side is read once and serves every adapter of the group: mask, product, next one.
+All three are bound by the memory of their wide side or, with dropout, by the integer multiplications that draw a mask
+for each adapter. So a tile of the wide side is read once and serves all adapters of the group: mask, product, next one.
 Two of the products sum over their wide side (down over columns, the gradient over rows). To keep every multiprocessor
 busy that sum is cut into runs, which a second kernel adds up in order: atomic additions would not repeat.
 
@@ -15,13 +15,14 @@ of two; BT and BK are the sizes of a tile; ``GROUP`` columns share a call of the
 # Triton doesn't know a star in a tuple.
 # ruff: noqa: RUF005
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from .cutting import SUM, UP, UP_OF_LARGE_RANK, UP_OF_MANY, UP_WITHOUT_DROPOUT, Part, Tile, batches, padded, run_length
 from .dropout import GROUP, Dropout
 from .dropout.triton import add_kept, in_pairs, keep, numbers
 from .reference import Ranks
@@ -31,53 +32,43 @@ VARYING = ["first_stream", "threshold"]
 ADDED_AT_ONCE = 1024
 
 
-class Tile(NamedTuple):
-    """How the work is cut."""
-
-    tokens: int
-    columns: int
-    warps: int
-    stages: int
-    """Tiles in flight."""
-
-
-DOWN, UP, GRADIENT = Tile(64, 64, 4, 3), Tile(64, 128, 8, 1), Tile(64, 64, 4, 3)
-
-
 def low_rank_down(
-    x_TK: Tensor, a_RK: Tensor, *, out: Tensor, ranks: Ranks, dropout: Dropout, tile: Tile = DOWN, splits: int = 4
+    x_TK: Tensor, a_RK: Tensor, *, out: Tensor, ranks: Ranks, dropout: Dropout, runs: int | None = None
 ) -> None:
-    """See :func:`quatrain.ops.low_rank.low_rank_down`; no argument is checked here."""
+    """See :func:`quatrain.ops.low_rank.low_rank_down`; no argument is checked here.
+
+    ``runs`` overrides into how many the sum is cut.
+    """
     tokens, columns = x_TK.shape
-    run = _run(columns, splits, tile.columns)
+    tiles, parts = triton.cdiv(tokens, SUM.tokens), batches(ranks)
+    run = run_length(columns, SUM.columns, tiles, parts[0], x_TK.device, runs)
     sums_STR = _sums(-(-columns // run), out, ranks, len(a_RK))
     with torch.cuda.device_of(x_TK):
-        _down_kernel[(triton.cdiv(tokens, tile.tokens), len(sums_STR))](
-            x_TK,
-            a_RK,
-            sums_STR,
-            tokens,
-            columns,
-            run,
-            x_TK.stride(0),
-            a_RK.stride(0),
-            len(a_RK),
-            **_constants(x_TK, ranks, dropout, tile),
-        )
+        for batch in parts:
+            _down_kernel[(tiles, len(sums_STR))](
+                x_TK,
+                a_RK,
+                sums_STR,
+                tokens,
+                columns,
+                run,
+                x_TK.stride(0),
+                a_RK.stride(0),
+                len(a_RK),
+                **_constants(x_TK, batch, dropout, SUM),
+            )
         _sum_up(sums_STR, out, accumulate=False)
 
 
-def low_rank_up_(
-    dx_TK: Tensor,
-    dh_TR: Tensor,
-    a_RK: Tensor,
-    *,
-    ranks: Ranks,
-    dropout: Dropout | None = None,
-    tile: Tile = UP,
-) -> None:
+def low_rank_up_(dx_TK: Tensor, dh_TR: Tensor, a_RK: Tensor, *, ranks: Ranks, dropout: Dropout | None = None) -> None:
     """See :func:`quatrain.ops.low_rank.low_rank_up_`; no argument is checked here."""
     tokens, columns = dx_TK.shape
+    if dropout is None:
+        parts = [Part(0, len(a_RK), 0)]
+        tile = UP_WITHOUT_DROPOUT if len(a_RK) <= 64 else UP_OF_LARGE_RANK
+    else:
+        parts = [Part(first, rank, stream) for stream, (first, rank) in enumerate(ranks)]
+        tile = UP if len(parts) == 1 else UP_OF_MANY
     with torch.cuda.device_of(dx_TK):
         _up_kernel[(triton.cdiv(columns, tile.columns), triton.cdiv(tokens, tile.tokens))](
             dx_TK,
@@ -89,43 +80,36 @@ def low_rank_up_(
             dh_TR.stride(0),
             a_RK.stride(0),
             DROPOUT=dropout is not None,
-            **_constants(dx_TK, ranks, dropout, tile),
+            **_constants(dx_TK, parts, dropout, tile),
         )
 
 
 def low_rank_gradient(
-    p_TR: Tensor,
-    q_TN: Tensor,
-    out_RN: Tensor,
-    *,
-    ranks: Ranks,
-    dropout: Dropout,
-    tile: Tile = GRADIENT,
-    splits: int = 4,
+    p_TR: Tensor, q_TN: Tensor, out_RN: Tensor, *, ranks: Ranks, dropout: Dropout, runs: int | None = None
 ) -> None:
-    """See :func:`quatrain.ops.low_rank.low_rank_gradient`; no argument is checked here."""
+    """See :func:`quatrain.ops.low_rank.low_rank_gradient`; no argument is checked here.
+
+    ``runs`` overrides into how many the sum is cut.
+    """
     tokens, columns = q_TN.shape
-    run = _run(tokens, splits, tile.tokens)
+    tiles, parts = triton.cdiv(columns, SUM.columns), batches(ranks)
+    run = run_length(tokens, SUM.tokens, tiles, parts[0], q_TN.device, runs)
     sums_SRN = _sums(-(-tokens // run), out_RN, ranks, len(out_RN))
     with torch.cuda.device_of(q_TN):
-        _gradient_kernel[(triton.cdiv(columns, tile.columns), len(sums_SRN))](
-            q_TN,
-            p_TR,
-            sums_SRN,
-            tokens,
-            columns,
-            run,
-            q_TN.stride(0),
-            p_TR.stride(0),
-            out_RN.numel(),
-            **_constants(q_TN, ranks, dropout, tile),
-        )
+        for batch in parts:
+            _gradient_kernel[(tiles, len(sums_SRN))](
+                q_TN,
+                p_TR,
+                sums_SRN,
+                tokens,
+                columns,
+                run,
+                q_TN.stride(0),
+                p_TR.stride(0),
+                out_RN.numel(),
+                **_constants(q_TN, batch, dropout, SUM),
+            )
         _sum_up(sums_SRN, out_RN, accumulate=True)
-
-
-def _run(length: int, splits: int, step: int) -> int:
-    """The length of a run if ``length`` is cut into at most ``splits`` runs of whole tiles."""
-    return triton.cdiv(triton.cdiv(length, splits), step) * step
 
 
 def _sums(runs: int, out: Tensor, ranks: Ranks, rows: int) -> Tensor:
@@ -141,26 +125,28 @@ def _sum_up(sums: Tensor, out: Tensor, *, accumulate: bool) -> None:
     )
 
 
-def _constants(wide: Tensor, ranks: Ranks, dropout: Dropout | None, tile: Tile) -> dict[str, Any]:
+def _constants(wide: Tensor, parts: list[Part], dropout: Dropout | None, tile: Tile) -> dict[str, Any]:
     """The arguments that all three kernels share."""
     tokens, columns = wide.shape
-    rows = max(16, triton.next_power_of_2(max(rank for _, rank in ranks)))
+    rows = padded(parts)
     threshold = 0 if dropout is None else dropout.threshold
     return {
         "seed_ptr": wide if dropout is None else dropout.seed,
         "first_stream": 0 if dropout is None else dropout.first_stream,
         "threshold": threshold,
         "scale": 1.0 if dropout is None else dropout.scale,
-        "FIRST": tuple(first for first, _ in ranks),
-        "RANK": tuple(rank for _, rank in ranks),
+        "FIRST": tuple(part.first for part in parts),
+        "RANK": tuple(part.rank for part in parts),
+        "STREAM": tuple(part.stream for part in parts),
         "R": rows,
-        "FULL": not (tokens % tile.tokens or columns % tile.columns or any(rank != rows for _, rank in ranks)),
+        "FULL": not (tokens % tile.tokens or columns % tile.columns or any(part.rank != rows for part in parts)),
         "PAIRS": in_pairs(wide, threshold),
         "BT": tile.tokens,
         "BK": tile.columns,
         "GROUP": GROUP,
         "num_warps": tile.warps,
         "num_stages": tile.stages,
+        **({} if tile.registers is None else {"maxnreg": tile.registers}),
     }
 
 
@@ -181,6 +167,7 @@ def _down_kernel(
     scale,
     FIRST: tl.constexpr,
     RANK: tl.constexpr,
+    STREAM: tl.constexpr,
     R: tl.constexpr,
     FULL: tl.constexpr,
     PAIRS: tl.constexpr,
@@ -207,7 +194,7 @@ def _down_kernel(
             a_KR = a_ptr + (FIRST[i] + r_R)[None, :] * a_stride + k_K[:, None]
             live_KR = None if FULL else live_K[:, None] & (r_R < RANK[i])[None, :]
             a = tl.load(a_KR, live_KR, None if FULL else 0.0)
-            kept = keep(x, numbers(seed_ptr, first_stream + i, t_T, start, BK, GROUP), threshold, PAIRS)
+            kept = keep(x, numbers(seed_ptr, first_stream + STREAM[i], t_T, start, BK, GROUP), threshold, PAIRS)
             sums = sums + (tl.dot(kept, a, h[i], input_precision="tf32x3"),)
         h = sums
     row_T = (tl.program_id(1) * tokens + t_T).to(tl.int64)
@@ -233,6 +220,7 @@ def _up_kernel(
     DROPOUT: tl.constexpr,
     FIRST: tl.constexpr,
     RANK: tl.constexpr,
+    STREAM: tl.constexpr,
     R: tl.constexpr,
     FULL: tl.constexpr,
     PAIRS: tl.constexpr,
@@ -258,7 +246,7 @@ def _up_kernel(
         a = tl.load(a_RK, None if FULL else live_R[:, None] & live_K[None, :], None if FULL else 0.0)
         if DROPOUT:
             product = _shuffle(tl.dot(dh, _shuffle(a), input_precision="tf32x3"))
-            number = numbers(seed_ptr, first_stream + i, t_T, start, BK, GROUP)
+            number = numbers(seed_ptr, first_stream + STREAM[i], t_T, start, BK, GROUP)
             sum_TK = add_kept(sum_TK, product, number, threshold, PAIRS)
         else:
             sum_TK = tl.dot(dh, a, sum_TK, input_precision="tf32x3")
@@ -282,6 +270,7 @@ def _gradient_kernel(
     scale,
     FIRST: tl.constexpr,
     RANK: tl.constexpr,
+    STREAM: tl.constexpr,
     R: tl.constexpr,
     FULL: tl.constexpr,
     PAIRS: tl.constexpr,
@@ -309,7 +298,7 @@ def _gradient_kernel(
             p_RT = p_ptr + t_T.to(tl.int64)[None, :] * p_stride + (FIRST[i] + r_R)[:, None]
             live_RT = None if FULL else live_T[None, :] & (r_R < RANK[i])[:, None]
             p = tl.load(p_RT, live_RT, None if FULL else 0.0)
-            kept = keep(q, numbers(seed_ptr, first_stream + i, t_T, start, BK, GROUP), threshold, PAIRS)
+            kept = keep(q, numbers(seed_ptr, first_stream + STREAM[i], t_T, start, BK, GROUP), threshold, PAIRS)
             sums = sums + (tl.dot(p, kept, d[i], input_precision="tf32x3"),)
         d = sums
     sums_RK = sums_ptr + tl.program_id(1).to(tl.int64) * run_stride + r_R.to(tl.int64)[:, None] * columns + k_K[None, :]

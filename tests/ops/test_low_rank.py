@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from quatrain.errors import AdapterError
-from quatrain.ops.low_rank import Dropout, low_rank_down, low_rank_gradient, low_rank_up_
+from quatrain.ops.low_rank import Dropout, cublas, low_rank_down, low_rank_gradient, low_rank_up_
 from quatrain.ops.low_rank import reference as low_rank_reference
 from quatrain.ops.low_rank import triton as low_rank_kernel
 from quatrain.ops.low_rank.cutting import batches
@@ -230,6 +230,22 @@ def test_gradients_are_float32():
 def test_rows_must_be_contiguous():
     with pytest.raises(ValueError, match="contiguous"):
         call(x_TK=torch.randn(32, 4).T)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("rank", "columns"), [(7, 130), (100, 17000), (200, 64)])
+def test_what_is_left_to_cublas(rank, columns, dtype):
+    x, a, dh = group(((0, rank),), 50, columns, dtype)
+    out = torch.full_like(dh, float("nan"))
+    cublas.low_rank_down(x, a, out=out)
+    assert close(out, x.double() @ a.double().T, dtype)
+    dx = inside(2, x)
+    cublas.low_rank_up_(dx, dh, a)
+    assert close(dx, x.double() + dh.double() @ a.double(), dtype)
+    da = inside(1, torch.ones(a.shape, device=DEVICE))
+    cublas.low_rank_gradient(dh, x, da)
+    assert close(da, 1 + dh.double().T @ x.double(), torch.float32)
 
 
 @pytest.mark.gpu

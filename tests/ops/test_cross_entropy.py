@@ -19,8 +19,8 @@ dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.
 options = pytest.mark.parametrize(
     "extra", [{}, {"scale": 0.25}, {"softcap": 3.0}, {"softcap": 2.0, "scale": 3.0}], ids=str
 )
-# One token, an odd vocabulary, one tile to the last element, several tiles and an odd rest.
-shapes = pytest.mark.parametrize("shape", [(1, 1), (7, 101), (2, 16384), (2, 40001), (0, 8)], ids=str)
+# One token, an odd vocabulary, rows that fit in what is kept to the last element, rows of several tiles and a rest.
+shapes = pytest.mark.parametrize("shape", [(1, 1), (7, 101), (2, 32768), (2, 40001), (2, 70000), (0, 8)], ids=str)
 
 
 @pytest.fixture(autouse=True)

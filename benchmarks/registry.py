@@ -9,6 +9,7 @@ from benchmarks.measurements import (
     cpu_attention,
     decoding,
     dequantizing,
+    fused_curve,
     loading,
     loss_curves,
     optimizing,
@@ -29,6 +30,7 @@ CASES: dict[str, Case] = {
         optimizing,
         cpu_attention,
         loss_curves,
+        fused_curve,
         ceilings,
     )
     for case in kind.CASES

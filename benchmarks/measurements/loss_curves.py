@@ -48,7 +48,7 @@ def remark(case: Case, entries: Mapping[str, Any]) -> str:
         return ""
     ours, theirs = (curve["losses"] for curve in curves if curve is not None)
     largest = max(abs(a - b) / b for a, b in zip(ours, theirs, strict=True))
-    last = abs(_tail(ours) - _tail(theirs)) / _tail(theirs)
+    last = abs(tail(ours) - tail(theirs)) / tail(theirs)
     return f"{case.title}: the loss of a step differs by at most {largest:.4%}, of the run's last tenth by {last:.4%}."
 
 
@@ -68,7 +68,7 @@ def ours(run: Run, setting: Setting) -> Rows:
     folder, device = setting.models / "smollm2", str(setting.device)
     rows: Rows = {}
     model, tokenizer = load_model(folder, compute_dtype=run.dtype, device=device)
-    held_out = _batches("test", HELD_OUT, tokenizer) if run.perplexity else []
+    held_out = batches_of("test", HELD_OUT, tokenizer) if run.perplexity else []
     if run.perplexity:
         plain, _ = load_model(folder, quantization=None, device=device)
         rows["16-bit base"] = _perplexity(plain, held_out)
@@ -77,7 +77,7 @@ def ours(run: Run, setting: Setting) -> Rows:
     attach_lora(model, LoraConfig(r=RANK, lora_alpha=ALPHA))
     adapter = adapter_parameters(model)
     start(adapter)
-    batches = _batches("train", run.steps * ROWS_A_STEP, tokenizer)
+    batches = batches_of("train", run.steps * ROWS_A_STEP, tokenizer)
     rows[CURVE] = Row(values={"losses": _train_ours(run, model, list(adapter.values()), batches)})
     if run.perplexity:
         rows["after QLoRA"] = _perplexity(model, held_out)
@@ -96,7 +96,7 @@ def _train_ours(run: Run, model: Any, parameters: list[Any], batches: Sequence[A
     def step(batch: Any) -> float:
         return train_step(objective, parameters, optimizer, [batch], max_grad_norm=1.0).loss
 
-    return _losses(run, step, optimizer, batches)
+    return curve_of(run, step, optimizer, batches)
 
 
 def theirs(run: Run, setting: Setting) -> Rows:
@@ -126,8 +126,8 @@ def theirs(run: Run, setting: Setting) -> Rows:
         optimizer.zero_grad(set_to_none=True)
         return loss.item()
 
-    batches = _batches("train", run.steps * ROWS_A_STEP, load_tokenizer(folder))
-    return {CURVE: Row(values={"losses": _losses(run, step, optimizer, batches)})}
+    batches = batches_of("train", run.steps * ROWS_A_STEP, load_tokenizer(folder))
+    return {CURVE: Row(values={"losses": curve_of(run, step, optimizer, batches)})}
 
 
 def start(adapter: Mapping[str, Tensor]) -> None:
@@ -141,7 +141,7 @@ def start(adapter: Mapping[str, Tensor]) -> None:
             tensor.data.zero_()
 
 
-def _batches(split: str, count: int, tokenizer: Any) -> list[Any]:
+def batches_of(split: str, count: int, tokenizer: Any) -> list[Any]:
     """Padded batches: the layout that the peer trains on as well."""
     from quatrain.data import DataConfig, Loader, prepare
 
@@ -160,7 +160,7 @@ def _perplexity(model: Any, batches: Sequence[Any]) -> Row:
     return Row(values={"perplexity": evaluate_loss(Objective(model, packing=False), batches).perplexity})
 
 
-def _losses(
+def curve_of(
     run: Run, step: Callable[[Any], float], optimizer: torch.optim.Optimizer, batches: Sequence[Any]
 ) -> list[float]:
     from quatrain.optim import lr_multiplier
@@ -171,11 +171,11 @@ def _losses(
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * factor
         losses.append(step(batch))
         if (number + 1) % 20 == 0:
-            print(f"step {number + 1}, loss {_tail(losses):.4f}", flush=True)
+            print(f"step {number + 1}, loss {tail(losses):.4f}", flush=True)
     return losses
 
 
-def _tail(losses: Sequence[float]) -> float:
+def tail(losses: Sequence[float]) -> float:
     """Mean of the last tenth of the run, at least one step."""
     last = losses[-max(1, math.ceil(len(losses) / 10)) :]
     return sum(last) / len(last)

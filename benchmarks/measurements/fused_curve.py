@@ -1,0 +1,99 @@
+"""SmolLM2-135M on GSM8K twice: on blocks of our own, and through the model's modules and autograd.
+
+The same rows, order, start, schedule and optimizer; what differs is who computes. A logged step is the mean of ten, as
+a run with `logging_steps: 10` writes it: single steps of four rows differ by the rounding of 16 bits alone.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from benchmarks.case import OFFLINE, ONE_CORE, Case, Contender, Kind, Play, Row, Rows, Setting
+from benchmarks.measurements.loss_curves import (
+    ALPHA,
+    CURVE,
+    LEARNING_RATE,
+    RANK,
+    ROWS_A_STEP,
+    Run,
+    batches_of,
+    curve_of,
+    start,
+)
+
+STEPS, LOGGED = 200, 10
+FUSED = Contender("fused", "own blocks")
+AUTOGRAD = Contender("autograd", "autograd")
+
+
+def remark(case: Case, entries: Mapping[str, Any]) -> str:
+    """How far apart the two curves are."""
+    curves = [entries.get(who.name, {}).get("rows", {}).get(CURVE) for who in (FUSED, AUTOGRAD)]
+    if None in curves:
+        return ""
+    ours, reference = (curve["losses"] for curve in curves if curve is not None)
+    single = max(abs(a - b) / b for a, b in zip(ours, reference, strict=True))
+    logged = [abs(_mean(ours, at) - _mean(reference, at)) / _mean(reference, at) for at in range(0, STEPS, LOGGED)]
+    return (
+        f"{case.title}: the loss of {LOGGED} steps differs by at most {max(logged):.3%}, that of one step by at most "
+        f"{single:.3%}."
+    )
+
+
+def _mean(losses: list[float], at: int) -> float:
+    return sum(losses[at : at + LOGGED]) / LOGGED
+
+
+KIND = Kind(
+    title="Own blocks and autograd: the same training",
+    note=f"SmolLM2-135M on GSM8K, {STEPS} steps of {ROWS_A_STEP} rows, r = {RANK}.",
+    shows=("last",),
+    remark=remark,
+)
+
+
+def _train(fused: Any, dtype: Any, setting: Setting) -> Rows:
+    from quatrain.adapters import LoraConfig, adapter_parameters, attach_lora
+    from quatrain.models import load_model
+    from quatrain.models.objective import Objective
+    from quatrain.optim import AdamW
+    from quatrain.training.step import train_step
+
+    model, tokenizer = load_model(setting.models / "smollm2", compute_dtype=dtype, device=str(setting.device))
+    attach_lora(model, LoraConfig(r=RANK, lora_alpha=ALPHA))
+    adapter = adapter_parameters(model)
+    start(adapter)
+    parameters = list(adapter.values())
+    objective = Objective(model, packing=False, fused_blocks=fused)
+    optimizer = AdamW(parameters, lr=LEARNING_RATE)
+    model.train()
+
+    def step(batch: Any) -> float:
+        return train_step(objective, parameters, optimizer, [batch], max_grad_norm=1.0).loss
+
+    run = Run(steps=STEPS, schedule=STEPS, dtype=dtype, perplexity=False)
+    losses = curve_of(run, step, optimizer, batches_of("train", STEPS * ROWS_A_STEP, tokenizer))
+    return {CURVE: Row(values={"losses": losses, "last": _mean(losses, STEPS - LOGGED)})}
+
+
+def _case(name: str, title: str, dtype: str, device: Any, environment: dict[str, str]) -> Case:
+    plays = {who: Play(partial(_train, on, dtype)) for who, on in ((FUSED, "on"), (AUTOGRAD, "off"))}
+    return Case(
+        name=name,
+        kind=KIND,
+        title=title,
+        contenders=plays,
+        device=device,
+        options={"rows_a_step": ROWS_A_STEP, "steps": STEPS, "dtype": dtype},
+        models=("smollm2",),
+        limit_s=5400 if device == "cpu" else 300,
+        environment=environment,
+        listed=device == "cuda",
+    )
+
+
+CASES = [
+    _case("fused_curve", "bfloat16, on a GPU", "bfloat16", "cuda", OFFLINE),
+    _case("fused_curve_cpu", "bfloat16, on a CPU", "bfloat16", "cpu", ONE_CORE),
+    _case("fused_curve_cpu_float32", "float32, on a CPU", "float32", "cpu", ONE_CORE),
+]

@@ -2,6 +2,7 @@
 
 import copy
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ STREAMS = {"q_proj": 0, "k_proj": 1, "v_proj": 2, "qkv_proj": 0, "o_proj": 3, "g
 STREAMS |= {"gate_up_proj": 4, "down_proj": 6}
 
 
-def random_model(variant: str, *, blocks=2, device="cpu", dtype=torch.float32, four_bits=True, **lora):
+def random_model(variant: str, *, blocks=2, device="cpu", dtype=torch.float32, four_bits=True, **lora) -> Any:
     """A model with an adapter that isn't zero."""
     family, changes = VARIANTS[variant]
     torch.manual_seed(0)
@@ -56,7 +57,8 @@ def random_model(variant: str, *, blocks=2, device="cpu", dtype=torch.float32, f
     for name, module in list(model.named_modules()):
         if four_bits and isinstance(module, nn.Linear) and ".layers." in name:
             model.set_submodule(name, QuantizedLinear.from_linear(module))
-    attach_lora(model, LoraConfig(**({"r": 4, "lora_alpha": 6} | lora)))
+    settings: dict[str, Any] = {"r": 4, "lora_alpha": 6} | lora
+    attach_lora(model, LoraConfig(**settings))
     for parameter in adapter_parameters(model).values():
         nn.init.normal_(parameter, std=0.2)
     return model.to(device).eval()
@@ -82,18 +84,19 @@ def batch_of(of: Samples, *, packing: bool = True):
 
 def gradients(model) -> dict[str, Tensor]:
     """The adapter's gradients in float32, by name; they are taken off the model."""
-    found = {name: parameter.grad.float().clone() for name, parameter in adapter_parameters(model).items()}
+    parameters: dict[str, Any] = dict(adapter_parameters(model))
+    found = {name: parameter.grad.float().clone() for name, parameter in parameters.items()}
     model.zero_grad(set_to_none=True)
     return found
 
 
-def in_float32(model):
+def in_float32(model: Any) -> Any:
     """The same model on weights that are dequantized to float32."""
     twin = copy.deepcopy(model)
     for name, module in list(twin.named_modules()):
         if isinstance(module, QuantizedLinear):
             bias = module.bias is not None
-            linear = nn.Linear(module.in_features, module.out_features, bias=bias, device=module.codes.device)
+            linear: Any = nn.Linear(module.in_features, module.out_features, bias=bias, device=module.codes.device)
             linear.weight = nn.Parameter(module.weight.float(), requires_grad=False)
             if bias:
                 linear.bias = module.bias

@@ -1,5 +1,7 @@
 """Our own blocks against plain PyTorch in float32 on the same weights: loss and every adapter gradient."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -124,13 +126,14 @@ def test_gradients_of_micro_batches_add_up_until_they_are_dropped():
     model, batch = random_model("llama"), batch_of(samples())
     engine = Engine(model)
     engine.accumulate(batch)
-    once = {name: p.grad.clone() for name, p in adapter_parameters(model).items()}
+    parameters: dict[str, Any] = dict(adapter_parameters(model))
+    once = {name: parameter.grad.clone() for name, parameter in parameters.items()}
     engine.accumulate(batch)
-    for name, parameter in adapter_parameters(model).items():
+    for name, parameter in parameters.items():
         torch.testing.assert_close(parameter.grad, 2 * once[name])
     model.zero_grad(set_to_none=True)
     engine.accumulate(batch)
-    assert all(torch.equal(p.grad, once[name]) for name, p in adapter_parameters(model).items())
+    assert all(torch.equal(parameter.grad, once[name]) for name, parameter in parameters.items())
 
 
 def test_updates_and_loaded_values_reach_the_next_forward():
@@ -159,7 +162,7 @@ def test_what_the_blocks_cannot_compute_is_refused_with_the_reason():
     next(iter(adapter_layers(model).values())).lora_dropout = 0.5
     with pytest.raises(ModelError, match="different dropout rates"):
         Engine(model)
-    model = detach_lora(random_model("llama"))
+    model: Any = detach_lora(random_model("llama"))
     model.config.model_type = "unheard-of"
     with pytest.raises(ModelError, match="unheard-of isn't among"):
         Engine(model)
@@ -170,7 +173,7 @@ def test_what_the_blocks_cannot_compute_is_refused_with_the_reason():
 
 
 def test_an_adapter_outside_of_the_blocks_is_refused():
-    model = detach_lora(random_model("llama"))
+    model: Any = detach_lora(random_model("llama"))
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())
     attach_lora(model)
     from quatrain.adapters.attach import replace_module

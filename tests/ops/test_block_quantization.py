@@ -182,7 +182,7 @@ def test_sizes_that_contradict_each_other_are_refused():
         dequantize_4bit(codes, scales, numel=256, nested=NestedScales(torch.ones(1), torch.zeros(())))
     with pytest.raises(QuantizationError, match="nested scales must be 1"):
         dequantize_4bit(codes, scales.byte(), numel=256, nested=NestedScales(torch.ones(2), torch.zeros(())))
-    with pytest.raises(QuantizationError, match="out must be 256 elements of torch.float32"):
+    with pytest.raises(QuantizationError, match=r"out must be 256 elements of torch\.float32"):
         dequantize_4bit(codes, scales, numel=256, out=torch.empty(256, dtype=torch.float16))
     with pytest.raises(QuantizationError, match="scales must be 1"):
         dequantize_8bit(codes, scales, block_size=256)

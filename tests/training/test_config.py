@@ -61,7 +61,10 @@ def test_other_forms_are_stored_in_one(given, stored):
         ({"quantization": "int8"}, "`quantization` must be one of nf4, fp4, int4, None, got 'int8'"),
         ({"optim": "sgd"}, "`optim` must be one of adamw_8bit, adamw_32bit"),
         ({"optim_paged": "yes"}, "`optim_paged` must be one of auto, always, never"),
-        ({"gradient_checkpointing": "full"}, "`gradient_checkpointing` must be one of auto, off, gate_up, offload, offload_attention, on"),
+        (
+            {"gradient_checkpointing": "full"},
+            "`gradient_checkpointing` must be one of auto, off, gate_up, offload, offload_attention, on",
+        ),
         ({"lr_scheduler_type": "step"}, "`lr_scheduler_type` must be one of linear, cosine, constant"),
         ({"learning_rate": "2e-4"}, "`learning_rate` must be a number"),
         ({"learning_rate": None}, "`learning_rate` must be a number"),

@@ -72,7 +72,9 @@ def _attention(block: DecoderBlock, d_TH: Tensor, row: Row, kept: Kept) -> Tenso
         do_TE[:, :k].unflatten(1, (spec.num_heads, -1)),
         *(q, key, v, o_TE[:, :k].unflatten(1, (spec.num_heads, -1)), there(kept.lse), row.segments),
         **block.attention_options(row),
-        **{"dq": dq, "dk": dk, "dv": dv},
+        dq=dq,
+        dk=dk,
+        dv=dv,
     )
     block.rotate(block.heads(dqkv, "qk"), row, inverse=True)
     if block.has_head_norms:

@@ -69,7 +69,7 @@ class JoinedProduct:
         self.out_features = self.parts[-1].rows.stop
         self.rank = self.parts[-1].columns.stop
         """Columns of all adapters together."""
-        self.dropout_p = max((part.lora.lora_dropout for part in self.adapted), default=0.0)
+        self.dropout_p = max((part.lora.lora_dropout for part in self.parts if part.lora is not None), default=0.0)
         self._biased = any(part.base.bias is not None for part in self.parts)
         self.tail = -(-(self.rank + self._biased) // TAIL_MULTIPLE) * TAIL_MULTIPLE
         """R: columns of adapters, bias and padding."""

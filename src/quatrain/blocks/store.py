@@ -27,11 +27,11 @@ class _Trip:
 
     host: dict[str, Tensor] = field(default_factory=dict)
     """Their pinned memory, used again in every step."""
-    left: torch.cuda.Event | None = None
+    left: torch.Event | None = None
     """While they are away: when they had left."""
     back: dict[str, Tensor] = field(default_factory=dict)
     """On their way back, and until somebody takes them."""
-    returned: torch.cuda.Event | None = None
+    returned: torch.Event | None = None
     """When they are back."""
 
 

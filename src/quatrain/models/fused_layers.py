@@ -45,7 +45,8 @@ def fuse_blocks(model: nn.Module, policy: Policy = KEEP_ALL) -> nn.Module:
     workspace = Workspace(device, dtype)  # pyright: ignore
     for index, (layer, parts) in enumerate(zip(body(model).layers, spec.blocks, strict=True)):  # pyright: ignore
         unfuse(layer)
-        block = DecoderBlock(*parts, index, workspace, spec.tables)
+        numbers, modules = parts
+        block = DecoderBlock(numbers, modules, index, workspace, spec.tables)
         block.policy = policy
         layer.fused = Fused(block)
         layer.__class__ = _fused_class(type(layer))

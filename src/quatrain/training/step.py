@@ -47,7 +47,7 @@ def train_step(
     for batch in micro_batches:
         loss += objective.accumulate(batch) / supervised
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    torch._foreach_div_(gradients, supervised)
+    torch._foreach_div_(gradients, supervised)  # pyright: ignore[reportPrivateImportUsage]
     limit = max_grad_norm or math.inf
     norm = nn.utils.clip_grad_norm_(parameters, limit)
     mean, size = torch.stack([loss, norm]).tolist()

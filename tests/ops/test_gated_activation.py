@@ -64,7 +64,9 @@ def test_backward_leaves_gradients_and_the_activation(twin: Any, dtype, activati
 @dtypes
 @activations
 @pytest.mark.parametrize("rank", [1, 16, 40, 256])
-def test_backward_adds_a_product_of_low_rank(twin: Any, dtype, activation, rank):
+@pytest.mark.parametrize("enough", [1, kernel.ENOUGH_PROGRAMS], ids=["many tiles", "one tile"])
+def test_backward_adds_a_product_of_low_rank(twin: Any, dtype, activation, rank, enough, monkeypatch):
+    monkeypatch.setattr(kernel, "ENOUGH_PROGRAMS", enough)
     if twin is kernel and dtype is torch.bfloat16 and DEVICE == "cpu":
         pytest.skip("Triton's interpreter multiplies matrices of bfloat16 as if their bits were integers")
     gate_up, dact = rows((70, 2 * 96), dtype, spread=3.0), rows((70, 96), dtype)

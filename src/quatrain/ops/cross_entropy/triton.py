@@ -1,16 +1,15 @@
 """Cross-entropy of rows of logits and its gradient in their place, as a GPU kernel: one program a row.
 
-A row is needed twice: for the sum of exponentials, and to become the gradient. One program of 32 warps fills a
-multiprocessor, so few rows are in work at a time, but 132 rows of 128k logits already fill an H200's second-level
-cache. So the end of a row stays in registers, and the second pass goes through the rest backwards, to begin with what
-was read last: the more of it comes from registers and cache, the closer is the traffic to the least there is, every
-logit in and every gradient out.
+A row of 128k logits doesn't fit in registers, so it is read twice: once for the sum of exponentials, once to become the
+gradient. One program of 32 warps fills half a multiprocessor, so that few rows are in work at a time, and the second
+pass runs backwards, to begin with what was read last: much of it comes from the second-level cache. (Reading ahead in
+shared memory, fewer programs that each go through many rows, and smaller tiles are no faster on an H200.)
 
 The first pass keeps a maximum and a sum for every 16 bytes that a thread reads at once, not for the program: no thread
 waits for another until the row's end, and an element costs one exponential and not two. Exponents are of base two,
 which is what the hardware computes.
 
-Legend: ``P`` pieces of a tile, ``K`` pieces of the end that is kept, ``E`` elements of a piece.
+Legend: ``P`` pieces of a tile, ``E`` elements of a piece.
 """
 
 # Triton's decorators and constexprs are opaque to a type checker.
@@ -29,6 +28,8 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 LN_2 = tl.constexpr(0.6931471805599453)
 LOWEST = tl.constexpr(-1.0e30)
 """Maximum of no logits: finite even when scaled, since −∞ less −∞ is no number."""
+
+ELEMENTS_OF_A_THREAD = 16
 
 
 def cross_entropy_(
@@ -59,11 +60,8 @@ def cross_entropy_(
 
 
 def _launch(vocabulary: int, piece: int) -> dict[str, int]:
-    """32 warps whose threads take 16 elements at a time and keep up to 32, which is what their registers hold."""
-    tile = min(1 << 14, max(1 << 10, triton.next_power_of_2(vocabulary)))
-    # Rows of a length that isn't even in pieces are read element by element at their end: keep that short.
-    kept = min(2 * tile, triton.next_power_of_2(vocabulary)) if vocabulary % 16 == 0 else tile
-    return {"P": tile // piece, "K": max(tile, kept) // piece, "E": piece, "num_warps": tile // 512}
+    elements = min(32 * 32 * ELEMENTS_OF_A_THREAD, max(1024, triton.next_power_of_2(vocabulary)))
+    return {"P": elements // piece, "E": piece, "num_warps": elements // (32 * ELEMENTS_OF_A_THREAD)}
 
 
 @triton.jit
@@ -77,12 +75,12 @@ def _kernel(
     softcap,
     GRADIENT: tl.constexpr,
     P: tl.constexpr,
-    K: tl.constexpr,
     E: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     row_ptr = logits_ptr + row * stride
-    tile_PE = tl.arange(0, P)[:, None] * E + tl.arange(0, E)[None, :]
+    element_PE = tl.arange(0, P)[:, None] * E + tl.arange(0, E)[None, :]
+    whole = vocabulary // (P * E) * (P * E)
     target = tl.load(targets_ptr + row)
 
     if target == IGNORED:
@@ -90,7 +88,7 @@ def _kernel(
         if GRADIENT:
             zero_PE = tl.zeros((P, E), logits_ptr.dtype.element_ty)
             for start in range(0, vocabulary, P * E):
-                tl.store(row_ptr + start + tile_PE, zero_PE, start + tile_PE < vocabulary)
+                tl.store(row_ptr + start + element_PE, zero_PE, start + element_PE < vocabulary)
     else:
         # Read before the program's first barrier, hence before any thread writes over it. A target outside the
         # vocabulary reads nothing and shows as NaN.
@@ -98,30 +96,29 @@ def _kernel(
         at_target = _bounded(tl.load(row_ptr + target, exists, other=float("nan")), scale, softcap)
         rate = (scale if softcap is None else softcap) * LOG2_E
 
-        whole = tl.cdiv(tl.maximum(vocabulary - K * E, 0), P * E) * (P * E)
         top_P = tl.full((P,), LOWEST, tl.float32)
         sum_P = tl.zeros((P,), tl.float32)
         for start in range(0, whole, P * E):
-            u_PE = _bounded(tl.load(row_ptr + start + tile_PE), scale, softcap)
+            u_PE = _bounded(tl.load(row_ptr + start + element_PE), scale, softcap)
             top_P, sum_P = _add_exponentials(u_PE, rate, top_P, sum_P)
-        end_KE = whole + tl.arange(0, K)[:, None] * E + tl.arange(0, E)[None, :]
-        x_KE = tl.load(row_ptr + end_KE, end_KE < vocabulary, other=float("-inf"))
-        u_KE = _bounded(x_KE, scale, softcap)
-        if softcap is not None:
-            u_KE = tl.where(end_KE < vocabulary, u_KE, float("-inf"))
-        top = tl.maximum(tl.max(top_P, axis=0), tl.max(tl.max(u_KE, axis=1), axis=0))
-        sum_K = tl.sum(tl.exp2((u_KE - top) * rate), axis=1)
-        log2_sum = tl.log2(tl.sum(sum_P * tl.exp2((top_P - top) * rate), axis=0) + tl.sum(sum_K, axis=0))
+        rest_PE = whole + element_PE
+        u_PE = _bounded(tl.load(row_ptr + rest_PE, rest_PE < vocabulary, other=0.0), scale, softcap)
+        u_PE = tl.where(rest_PE < vocabulary, u_PE, float("-inf"))
+        top_P, sum_P = _add_exponentials(u_PE, rate, top_P, sum_P)
+
+        top = tl.max(top_P, axis=0)
+        log2_sum = tl.log2(tl.sum(sum_P * tl.exp2((top_P - top) * rate), axis=0))
         tl.store(loss_ptr + row, (log2_sum + (top - at_target) * rate) * LN_2)
 
         if GRADIENT:
             shift = log2_sum - tl.log2(scale)
-            gradient_KE = _probability(_bounded(x_KE, scale, softcap), rate, top, shift, softcap)
-            tl.store(row_ptr + end_KE, gradient_KE.to(logits_ptr.dtype.element_ty), end_KE < vocabulary)
+            u_PE = _bounded(tl.load(row_ptr + rest_PE, rest_PE < vocabulary, other=0.0), scale, softcap)
+            probability_PE = _probability(u_PE, rate, top, shift, softcap)
+            tl.store(row_ptr + rest_PE, probability_PE.to(logits_ptr.dtype.element_ty), rest_PE < vocabulary)
             for back in range(P * E, whole + P * E, P * E):
-                ptr_PE = row_ptr + (whole - back) + tile_PE
-                gradient_PE = _probability(_bounded(tl.load(ptr_PE), scale, softcap), rate, top, shift, softcap)
-                tl.store(ptr_PE, gradient_PE.to(logits_ptr.dtype.element_ty))
+                tile_PE = row_ptr + (whole - back) + element_PE
+                probability_PE = _probability(_bounded(tl.load(tile_PE), scale, softcap), rate, top, shift, softcap)
+                tl.store(tile_PE, probability_PE.to(logits_ptr.dtype.element_ty))
             # One correction instead of a comparison for every element.
             tl.debug_barrier()
             less_one = _probability(at_target, rate, top, shift, softcap) - scale * _slope(at_target, softcap)

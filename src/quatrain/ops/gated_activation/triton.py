@@ -1,14 +1,12 @@
 """The gated activation as GPU kernels: tiles of gate and up in, tiles of the result out, nothing read twice.
 
-Both directions are bound by memory: three tensors move forward, six backward. So the product of low rank that backward
-may add to its gradient is nearly free, as long as its factors are seldom read and its result lies where it is needed.
-The first is a matter of order: a program keeps its columns of ``a`` and goes down the tokens, of which ``dh`` holds
-little. The second needs a trick. Tensor cores scatter a result over a warp's threads; a thread that reads 16 bytes at
-once holds 8 neighbours. To bring the two together Triton would send every tile through shared memory, there and back,
-at the cost of all the rest again. But which column of ``a`` is which row of the product is ours to choose, so we choose
-it such that each thread gets the product's values for just the elements that it has read (:func:`_as_in_memory`).
+Both directions are bound by memory: three tensors move forward, six backward. The product of low rank that backward may
+add to its gradient reads little; what costs is to bring its result to where it is needed. Tensor cores leave a thread
+pairs of columns, 8 apart; reading 16 bytes at once leaves it 8 neighbours. To bring the two together Triton would send
+every tile through shared memory, there and back, which doubles the time. Instead the factors' rows and columns enter
+the product in the order in which its result comes out right (:func:`_product`).
 
-Legend: ``T`` tokens and ``F`` columns of a tile, ``R`` rank rounded up to a power of two, ``W`` warps.
+Legend: ``T`` tokens and ``F`` columns of a tile, ``R`` rank rounded up to a power of two.
 """
 
 # Triton's decorators and constexprs are opaque to a type checker.
@@ -26,15 +24,12 @@ LINEAR = tl.constexpr(reference.LINEAR)
 CUBIC = tl.constexpr(reference.CUBIC)
 
 TILE = {"T": 1, "F": 512, "num_warps": 2}
-
-WARPS_WITH_PRODUCT = 4
+TILE_WITH_PRODUCT = {"T": 64, "F": 32, "num_warps": 4}
 LARGEST_RANK_INSIDE = 128
-"""Beyond it ``a`` takes so much shared memory that a product of its own is quicker, at the cost of one more rounding.
-So is it in float32, which tensor cores don't take, and there without that cost."""
-MOST_TILES = 16
-"""Tiles of 8 tokens that a program goes through at most; with more, the last programs to finish are too few."""
-ENOUGH_PROGRAMS = 1024
-"""Programs have fewer tiles if there would be fewer programs than that."""
+"""Beyond it a product of its own is quicker, at the cost of one more rounding. So it is in float32, which tensor cores
+don't take, and there without that cost."""
+ENOUGH_PROGRAMS = 4096
+"""A program goes through several tiles only as far as that many programs are left."""
 
 
 def gated_activation(gate_up_TF2: Tensor, *, activation: str, out: Tensor | None = None) -> Tensor:
@@ -78,21 +73,26 @@ def gated_activation_backward_(
             _backward[_grid(tokens, columns, TILE["T"], TILE["F"])](*operands, ACTIVATION=activation, **TILE)
             return
         dh_TR, a_RF = low_rank
-        width = 64 * WARPS_WITH_PRODUCT
-        tiles = min(MOST_TILES, triton.cdiv(tokens * columns, 8 * width * ENOUGH_PROGRAMS))
-        _backward_with_product[_grid(tokens, columns, 8 * tiles, width)](
+        rank = dh_TR.shape[1]
+        tiles = _tiles_of_a_program(tokens, columns, rank)
+        _backward_with_product[_grid(tokens, columns, TILE_WITH_PRODUCT["T"], tiles * TILE_WITH_PRODUCT["F"])](
             *operands,
             dh_TR,
             a_RF,
-            dh_TR.shape[1],
+            rank,
             dh_TR.stride(0),
             a_RF.stride(0),
-            tiles,
             ACTIVATION=activation,
-            R=max(16, triton.next_power_of_2(dh_TR.shape[1])),
-            W=WARPS_WITH_PRODUCT,
-            num_warps=WARPS_WITH_PRODUCT,
+            TILES=tiles,
+            R=max(16, triton.next_power_of_2(rank)),
+            **TILE_WITH_PRODUCT,
         )
+
+
+def _tiles_of_a_program(tokens: int, columns: int, rank: int) -> int:
+    """How many neighbouring tiles share their rows of ``dh``: the more, the larger those are."""
+    tiles = triton.cdiv(tokens, TILE_WITH_PRODUCT["T"]) * triton.cdiv(columns, TILE_WITH_PRODUCT["F"])
+    return max(1, min(2 if rank <= 32 else 4, tiles // ENOUGH_PROGRAMS))
 
 
 def _grid(tokens: int, columns: int, rows: int, width: int) -> tuple[int]:
@@ -116,10 +116,10 @@ def _share(gate, ACTIVATION: tl.constexpr):
 
 
 @triton.jit
-def _place(columns, rows, width):
+def _place(columns, T: tl.constexpr, WIDTH: tl.constexpr):
     """First row (int64: offsets can pass 2³¹) and first column of this program."""
-    across = tl.cdiv(columns, width)
-    return (tl.program_id(0) // across).to(tl.int64) * rows, (tl.program_id(0) % across) * width
+    across = tl.cdiv(columns, WIDTH)
+    return (tl.program_id(0) // across).to(tl.int64) * T, (tl.program_id(0) % across) * WIDTH
 
 
 @triton.jit
@@ -183,68 +183,62 @@ def _backward_with_product(
     rank,
     dh_stride,
     a_stride,
-    tiles,
     ACTIVATION: tl.constexpr,
+    TILES: tl.constexpr,
     R: tl.constexpr,
-    W: tl.constexpr,
+    T: tl.constexpr,
+    F: tl.constexpr,
 ):
-    """``tiles`` tiles of 8 tokens and 64·W columns, one below the other, in the dimensions of :func:`_elements`."""
-    first_row, first_col = _place(columns, 8 * tiles, 64 * W)
-    token, column = _elements(W)
-    gate_offset = token * gate_up_stride + column
-    dact_offset = token * dact_stride + column
+    """A program's tiles lie side by side, so that ``dh`` is read once for all of them."""
+    first_row, first_col = _place(columns, T, TILES * F)
+    row_T1 = tl.arange(0, T)[:, None]
+    dact_ptr_T1 = dact_ptr + first_row * dact_stride + row_T1 * dact_stride
+    gate_ptr_T1 = gate_up_ptr + first_row * gate_up_stride + row_T1 * gate_up_stride
     rank_R = tl.arange(0, R)
-    token_8 = tl.arange(0, 8)
-    a_FR = _load_factor(a_ptr + first_col, a_stride, rank, columns - first_col, R, W)
-    for tile in range(tiles):
-        row = first_row + 8 * tile
-        mask = (token < tokens - row) & (column < columns - first_col)
-        gate_ptrs = gate_up_ptr + (row * gate_up_stride + first_col) + gate_offset
-        dact_ptrs = dact_ptr + (row * dact_stride + first_col) + dact_offset
-        gate = tl.load(gate_ptrs, mask, other=0.0).to(tl.float32)
-        up = tl.load(gate_ptrs + columns, mask, other=0.0).to(tl.float32)
-        gradient = tl.load(dact_ptrs, mask, other=0.0).to(tl.float32)
+    row_of_product_T1 = _row_of_product(T)[:, None]
+    dh_ptr_TR = dh_ptr + first_row * dh_stride + row_of_product_T1 * dh_stride + rank_R[None, :]
+    dh_TR = tl.load(dh_ptr_TR, (first_row + row_of_product_T1 < tokens) & (rank_R < rank)[None, :], other=0.0)
+    for tile in range(TILES):
+        col_1F = first_col + tile * F + tl.arange(0, F)[None, :]
+        mask_TF = (first_row + row_T1 < tokens) & (col_1F < columns)
+        gate_TF = tl.load(gate_ptr_T1 + col_1F, mask_TF, other=0.0).to(tl.float32)
+        up_TF = tl.load(gate_ptr_T1 + columns + col_1F, mask_TF, other=0.0).to(tl.float32)
+        gradient_TF = tl.load(dact_ptr_T1 + col_1F, mask_TF, other=0.0).to(tl.float32)
 
-        dh_ptr_R8 = dh_ptr + row * dh_stride + token_8[None, :] * dh_stride + rank_R[:, None]
-        dh_R8 = tl.load(dh_ptr_R8, (rank_R < rank)[:, None] & (token_8 < tokens - row)[None, :], other=0.0)
-        gradient += _as_in_memory(tl.dot(a_FR, dh_R8), W)
-        # Where a compiler does move elements between threads, none may store act before all have read dact.
+        col_of_product_1F = first_col + tile * F + _column_of_product(F)[None, :]
+        a_ptr_RF = a_ptr + rank_R[:, None] * a_stride + col_of_product_1F
+        a_RF = tl.load(a_ptr_RF, (rank_R < rank)[:, None] & (col_of_product_1F < columns), other=0.0)
+        gradient_TF += _product(dh_TR, a_RF, T, F)
+        # A compiler that does move elements between threads must not store act before all threads have read dact.
         tl.debug_barrier()
-        _write(dact_ptrs, gate_ptrs, columns, mask, gate, up, gradient, ACTIVATION)
+        _write(dact_ptr_T1 + col_1F, gate_ptr_T1 + col_1F, columns, mask_TF, gate_TF, up_TF, gradient_TF, ACTIVATION)
 
 
 @triton.jit
-def _as_in_memory(product_F8, W: tl.constexpr):
-    """``(dh @ a)ᵀ``, its rows as in :func:`_load_factor`, as a tile of :func:`_elements`. No element leaves its thread.
+def _product(dh_TR, a_RF, T: tl.constexpr, F: tl.constexpr):
+    """``dh @ a``, each element in the thread that holds it in a tile read from memory. Any other layout is only slower.
 
-    Of the product's 64·W rows and 8 columns, thread (r, q) of warp w holds the rows (i, w, h, r) for all i and h, and
-    the columns (q, e) for both e, where i, w, h, r, q, e run to 4, W, 2, 8, 4, 2 (PTX, "Matrix Fragments for
-    mma.m16n8k16"). Of a tile in memory it holds the tokens (q, e) and the columns (w, r, c) for 8 consecutive c, since
-    that is how Triton deals out a tile [q, r, w, e, c] to have it read in pieces of 16 bytes. With c = (i, h) the two
-    agree. Where they don't, as another GPU may have it, Triton converts and the result is the same.
+    Of a product [64, 32] four warps hold, by row: warp, half, row of 8; by column: pair of 8, thread of 4, element of
+    the pair. Of a tile in memory they hold, by row: half, warp, row of 8; by column: thread of 4, 8 elements. Taking
+    the factors' rows and columns in the second order and renaming the result's is all it takes.
     """
-    by_place = tl.reshape(product_F8, (4, W, 2, 8, 4, 2))
-    return tl.reshape(tl.permute(by_place, (4, 3, 1, 5, 0, 2)), (4, 8, W, 2, 8))
+    product_TF = tl.dot(dh_TR, a_RF)
+    by_place = tl.reshape(product_TF, (T // 16, 2, 8, F // 8, 4, 2))
+    return tl.reshape(tl.permute(by_place, (1, 0, 2, 4, 3, 5)), (T, F))
 
 
 @triton.jit
-def _elements(W: tl.constexpr):
-    """Token and column of each element of a tile [q, r, w, e, c]."""
-    q = tl.arange(0, 4)[:, None, None, None, None]
-    r = tl.arange(0, 8)[None, :, None, None, None]
-    w = tl.arange(0, W)[None, None, :, None, None]
-    e = tl.arange(0, 2)[None, None, None, :, None]
-    c = tl.arange(0, 8)[None, None, None, None, :]
-    return 2 * q + e, 64 * w + 8 * r + c
+def _row_of_product(T: tl.constexpr):
+    """Which of T rows to hand to the product as its row (warp, half, row of 8): row (half, warp, row of 8)."""
+    place_T = tl.arange(0, T)
+    return place_T // 8 % 2 * (T // 2) + place_T // 16 * 8 + place_T % 8
 
 
 @triton.jit
-def _load_factor(a_ptr, a_stride, rank, columns, R: tl.constexpr, W: tl.constexpr):
-    """64·W columns of ``a`` as rows, column (w, r, i, h) as row (i, w, h, r)."""
-    rank_R1 = tl.arange(0, R)[:, None]
-    col_1F = tl.arange(0, 64 * W)[None, :]
-    a_RF = tl.load(a_ptr + rank_R1 * a_stride + col_1F, (rank_R1 < rank) & (col_1F < columns), other=0.0)
-    return tl.reshape(tl.permute(tl.reshape(a_RF, (R, W, 8, 4, 2)), (3, 1, 4, 2, 0)), (64 * W, R))
+def _column_of_product(F: tl.constexpr):
+    """Which of F columns to hand to the product as (pair, thread, element): column (thread, pair, element)."""
+    place_F = tl.arange(0, F)
+    return place_F // 2 % 4 * (F // 4) + place_F // 8 * 2 + place_F % 2
 
 
 @triton.jit

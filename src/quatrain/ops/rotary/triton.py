@@ -38,7 +38,9 @@ def rotary_(x_TAD: Tensor, positions_T: Tensor, cos_PE: Tensor, sin_PE: Tensor, 
 
 
 def _launch(heads: int, half: int) -> dict[str, int]:
-    return {"N": 4, "A": min(8, triton.next_power_of_2(heads)), "E": half, "B": triton.next_power_of_2(half)}
+    """Two tokens and up to 8 heads a program, 16 elements of each half a thread."""
+    block, group = triton.next_power_of_2(half), min(8, triton.next_power_of_2(heads))
+    return {"N": 2, "A": group, "E": half, "B": block, "num_warps": max(1, 2 * group * block // 512)}
 
 
 @triton.jit

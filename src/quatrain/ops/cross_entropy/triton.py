@@ -2,8 +2,8 @@
 
 A row of 128k logits doesn't fit in registers, so it is read twice: once for the sum of exponentials, once to become the
 gradient. One program of 32 warps fills half a multiprocessor, so that few rows are in work at a time, and the second
-pass runs backwards, to begin with what was read last: much of it comes from the second-level cache. (Reading ahead in
-shared memory, fewer programs that each go through many rows, and smaller tiles are no faster on an H200.)
+pass runs backwards, to begin with what the second-level cache still holds. (Reading ahead in shared memory, fewer
+programs that each go through many rows, and smaller tiles are no faster on an H200.)
 
 The first pass keeps a maximum and a sum for every 16 bytes that a thread reads at once, not for the program: no thread
 waits for another until the row's end, and an element costs one exponential and not two. Exponents are of base two,

@@ -6,7 +6,8 @@ batch of S slots of up to ``max_length`` tokens each, where a device tensor says
 another how many tokens of it are real. Both are computed on the device from ``segments.ends``, so a plan depends on
 nothing but shapes, empty slots cost next to nothing, and it all can be captured in a CUDA graph.
 
-Plans take a tenth of a second and are kept by (shape, strides, dtype, slots, max_length), so these should repeat.
+Plans take a twentieth of a second each and are kept by shape, strides, dtype, slots and ``max_length`` up to a power of
+two; these should repeat.
 PyTorch's own binding to cuDNN, ``scaled_dot_product_attention``, has no ragged offsets, and PyTorch's jagged tensors
 build their plan anew in each call.
 
@@ -133,8 +134,9 @@ def _layout(x_TAD: Tensor) -> _Layout:
 
 
 def _case(q_TAD: Tensor, segments: Segments, scale: float, window: int | None) -> _Case:
-    slots = len(segments.ends) - 1
-    return _Case(q_TAD.device, q_TAD.dtype, q_TAD.shape[0], slots, segments.max_length, scale, window)
+    # Rounded up, so that lengths that vary share plans; a slot's tokens that aren't there cost nothing.
+    max_length = 1 << (segments.max_length - 1).bit_length()
+    return _Case(q_TAD.device, q_TAD.dtype, q_TAD.shape[0], len(segments.ends) - 1, max_length, scale, window)
 
 
 def _run(plan: _Plan, tensors: tuple[Tensor, ...], segments: Segments) -> None:

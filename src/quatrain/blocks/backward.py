@@ -50,9 +50,11 @@ def _mlp(block: DecoderBlock, d_TH: Tensor, row: Row, kept: Kept) -> None:
     """From the gradient of the block's output to that of x2."""
     branch = _through_out_norm(block, d_TH, kept.mlp_out, block.modules.mlp_out_norm)
     dact_TE = block.down.input_gradient(branch, block.workspace.get("act", len(d_TH), block.down.extended))
-    block.down.add_adapter_gradient(dact_TE, row.seed)
+    low_rank = block.down.low_rank_of(dact_TE)
+    if low_rank is None:
+        block.down.add_adapter_gradient(dact_TE, row.seed)
     act_TF, dgate_up = dact_TE[:, : block.down.in_features], there(kept.gate_up)
-    gated_activation_backward_(act_TF, dgate_up, activation=block.spec.activation)
+    gated_activation_backward_(act_TF, dgate_up, activation=block.spec.activation, low_rank=low_rank)
     h_down = block.down.project(act_TF, row.seed) if kept.h_down is None else kept.h_down
     block.down.accumulate_gradients(act_TF, h_down, branch, dact_TE, row.seed)
     _through_norm(block, "mlp", d_TH, dgate_up, row, there(kept.x2), there(kept.h_gate_up))

@@ -136,6 +136,11 @@ class JoinedProduct:
             dx, dh = dx_TE[:, : self.in_features], self._dh(dx_TE)
             low_rank_up_(dx, dh, self.a_RK, ranks=self._ranks, dropout=self._dropout(seed))
 
+    def low_rank_of(self, dx_TE: Tensor) -> tuple[Tensor, Tensor] | None:
+        """(dh [T, R], A [R, K]) whose product `add_adapter_gradient` would add, for an operation that adds it itself;
+        None if it can't be left to one: with dropout, or without adapters."""
+        return (self._dh(dx_TE), self.a_RK) if self.rank and not self.dropout_p else None
+
     def hidden(self, x_TE: Tensor) -> Tensor:
         """The x·Aᵀ [T, rank] that `forward` left in its input."""
         return x_TE[:, self.in_features : self.in_features + self.rank]

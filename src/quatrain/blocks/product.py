@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from quatrain.adapters.lora import LoraLinear
 from quatrain.blocks.workspace import Workspace
 from quatrain.ops.adapter_tail import TailPart, adapter_tail
+from quatrain.ops.gated_activation import LARGEST_RANK
 from quatrain.ops.low_rank import Dropout, low_rank_down, low_rank_gradient, low_rank_up_
 from quatrain.quantization import QuantizedLinear
 
@@ -138,8 +139,9 @@ class JoinedProduct:
 
     def low_rank_of(self, dx_TE: Tensor) -> tuple[Tensor, Tensor] | None:
         """(dh [T, R], A [R, K]) whose product `add_adapter_gradient` would add, for an operation that adds it itself;
-        None if it can't be left to one: with dropout, or without adapters."""
-        return (self._dh(dx_TE), self.a_RK) if self.rank and not self.dropout_p else None
+        None if it can't be left to one: with dropout, without adapters, or at very large ranks."""
+        fits = 0 < self.rank <= LARGEST_RANK and not self.dropout_p
+        return (self._dh(dx_TE), self.a_RK) if fits else None
 
     def hidden(self, x_TE: Tensor) -> Tensor:
         """The x·Aᵀ [T, rank] that `forward` left in its input."""

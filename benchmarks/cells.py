@@ -10,15 +10,15 @@ _UNITS = {
     "terabytes_per_second": "TB/s",
     "gigabytes_per_second": "GB/s",
     "teraflops": "TFLOP/s",
-    "perplexity": "",
 }
+"""Of metrics that have one; perplexities and losses are plain numbers."""
 _MORE_IS_BETTER = {"tokens_per_second", "terabytes_per_second", "gigabytes_per_second", "teraflops"}
 
 
 def amount(metric: str, value: Any) -> str:
     """A figure with its unit, in three or four digits; times as the median, in the unit that suits them."""
     if metric != "ms":
-        return f"{_digits(value)} {_UNITS[metric]}".strip()
+        return f"{_digits(value)} {_UNITS.get(metric, '')}".strip()
     median = value["median"] if isinstance(value, Mapping) else value
     if median >= 10_000:
         return f"{_digits(median / 1e3)} s"

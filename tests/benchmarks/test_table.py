@@ -32,6 +32,7 @@ def _measured(ms: float, gib: float, **more) -> dict:
         ("terabytes_per_second", 3.5, "3.50 TB/s"),
         ("perplexity", 4.0911, "4.09"),
         ("teraflops", 0.0, "0.00 TFLOP/s"),
+        ("last_loss", 0.8312, "0.831"),
     ],
 )
 def test_amounts(metric: str, value, text: str):

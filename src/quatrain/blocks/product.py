@@ -186,11 +186,10 @@ class JoinedProduct:
         k = self.in_features
         weight_NE = self._workspace.get("weight", self.out_features, self.extended)
         for part in self.parts:
-            rows = weight_NE[part.rows, :k]
             if isinstance(part.base, QuantizedLinear):
-                part.base.quantized.dequantize(out=rows)
+                part.base.quantized.dequantize(out=weight_NE[part.rows, :k])
             else:
-                rows.copy_(part.base.weight)
+                weight_NE[part.rows, :k] = part.base.weight
         if self.tail:
             self._write_tail(weight_NE[:, k:])
         return weight_NE

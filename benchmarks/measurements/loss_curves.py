@@ -37,7 +37,7 @@ class Run:
     steps: int
     schedule: int
     """Steps that the learning rate's schedule is made for."""
-    dtype: Literal["auto", "float32"]
+    dtype: Literal["auto", "bfloat16", "float32"]
     perplexity: bool
 
 

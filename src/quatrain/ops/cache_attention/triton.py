@@ -24,7 +24,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE = 64
+TILE_BYTES = 1 << 14
+"""Of keys, and as many of values: two tiles of each, one in use and one on its way, fit into the shared memory of any
+card."""
 PROGRAMS = 256
 """About as many programs as fill a large card; more runs than that only cost."""
 
@@ -50,11 +52,12 @@ def cache_attention(
     """
     batch, capacity, groups, size = keys_BCGD.shape
     heads = qkv_BW.shape[1] // size - 2 * groups
+    padded = triton.next_power_of_2(size)
+    tile = max(16, TILE_BYTES // (padded * qkv_BW.element_size()))
     if runs is None:
-        runs = max(1, min(PROGRAMS // (batch * groups), triton.cdiv(capacity, TILE)))
+        runs = max(1, min(PROGRAMS // (batch * groups), triton.cdiv(capacity, tile)))
     parts = torch.empty(runs, batch, heads, size, dtype=torch.float32, device=qkv_BW.device) if runs > 1 else out
     sums = torch.empty(runs, batch, heads, dtype=torch.float32, device=qkv_BW.device)
-    padded = triton.next_power_of_2(size)
     with torch.cuda.device_of(qkv_BW):
         _attend[(batch * groups, runs)](
             qkv_BW,
@@ -82,8 +85,9 @@ def cache_attention(
             SIZE=size,
             HALF=cos_PE.shape[1],
             R=max(16, triton.next_power_of_2(heads // groups)),
-            D=padded,
-            T=TILE,
+            D=max(16, padded),
+            T=tile,
+            num_stages=2,
         )
         if runs > 1:
             _combine[(batch, heads)](

@@ -19,6 +19,7 @@ from quatrain.errors import QuantizationError
 
 from ..checks import check_block_size, check_bytes, check_float, check_quant_type, check_scales
 from ..dequantize_4bit import NESTED_BLOCK_SIZE, NestedScales
+from ..dispatch import use_triton
 from ..layout import check_rows
 from . import reference
 
@@ -83,7 +84,11 @@ def linear_4bit(
         )
     if out is None:
         out = torch.empty(len(x_MK), rows, dtype=x_MK.dtype, device=x_MK.device)
-    reference.linear_4bit(x_MK, weights, bias_N=bias_N, low_rank=low_rank, out=out)
+    if use_triton(x_MK):
+        from . import triton as twin
+    else:
+        twin = reference
+    twin.linear_4bit(x_MK, weights, bias_N=bias_N, low_rank=low_rank, out=out)
     return out
 
 

@@ -13,7 +13,9 @@ from torch import Tensor
 
 RUN = 1024
 """Columns of a run: 32 KiB of A, what one processor reads in about the time that a launch takes."""
-R, C = 16, 256
+R = 16
+TILE_BYTES = 512
+"""Of a row of x or A."""
 
 
 def low_rank_sums(x_MK: Tensor, a_RK: Tensor) -> Tensor:
@@ -32,8 +34,9 @@ def low_rank_sums(x_MK: Tensor, a_RK: Tensor) -> Tensor:
             x_MK.stride(0),
             M=max(16, triton.next_power_of_2(rows)),
             R=R,
-            C=C,
+            C=TILE_BYTES // x_MK.element_size(),
             RUN=RUN,
+            num_stages=2,
         )
     return sums_SMR
 

@@ -47,7 +47,14 @@ def test_padded_rows_give_what_packed_ones_do(variant, device):
 def test_what_is_kept_changes_no_bit(variant, device):
     model, batch = random_model(variant, device=device, lora_dropout=0.3).train(), batch_of(samples())
     engine, found = Engine(model), []
-    for policy in (*POLICIES.values(), Policy(attention="recompute"), Policy(x2="recompute"), Policy(qkv="recompute")):
+    mixed = [KEEP_ALL, RECOMPUTE_ALL]
+    for policy in (
+        *POLICIES.values(),
+        Policy(attention="recompute"),
+        Policy(x2="recompute"),
+        Policy(qkv="recompute"),
+        mixed.__getitem__,
+    ):
         engine.set_policy(policy)
         torch.manual_seed(1)
         engine.accumulate(batch)

@@ -48,6 +48,7 @@ def describe() -> list[Fact]:
         *_disks(),
         *_gpus(),
         _package("triton", "the GPU kernels are written in it", needed=torch.cuda.is_available()),
+        _package("nvidia-cudnn-frontend", "the fastest attention on GPUs runs through it", needed=False),
         _package("transformers", "it reads models and tokenizers"),
         _package("peft", "only tests and comparisons use it", needed=False),
         _package("bitsandbytes", "only tests and comparisons use it", needed=False),

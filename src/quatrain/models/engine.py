@@ -46,8 +46,8 @@ class Engine:
         self.recorder = Recorder(self.stack, self.spec.embedding, note)
         self._seed = torch.zeros(1, dtype=torch.int64, device=self.device)
 
-    def set_policy(self, policy: Policy) -> None:
-        """What all blocks keep for their backward."""
+    def set_policy(self, policy: Policy | Callable[[int], Policy]) -> None:
+        """What blocks keep for their backward: all the same, or by the block's index."""
         self.stack.set_policy(policy)
 
     @torch.no_grad()

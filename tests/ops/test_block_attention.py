@@ -15,6 +15,7 @@ from quatrain.ops.block_attention import (
     available_backends,
     backends,
     reference,
+    tiles,
 )
 from quatrain.ops.block_attention import triton as kernel
 
@@ -91,18 +92,19 @@ def test_reference_in_16_bits(lengths, dtype, window, softcap):
     check(reference, lengths, (6, 2), 32, dtype, 1e-2, window=window, softcap=softcap)
 
 
-@pytest.mark.parametrize("moved_by", ["pointers", "descriptors"])
-@pytest.mark.parametrize("tiles", [(16, 16), (32, 16), (16, 32)])
+@pytest.mark.parametrize("move", tiles.Move)
+@pytest.mark.parametrize("cut", [(16, 16), (32, 16), (16, 32)])
 @pytest.mark.parametrize("lengths", [(1,), (5, 1, 9), (33, 15)])
 @pytest.mark.parametrize(("window", "softcap"), [(None, None), (3, 5.0), (20, None)])
-def test_kernel_with_tiles_smaller_than_samples(monkeypatch, moved_by, tiles, lengths, window, softcap):
-    """Tiles of either shape, across samples and within them; descriptors as on Hopper need no Hopper here."""
-    if DEVICE == "cuda" and moved_by == "descriptors" and torch.cuda.get_device_capability()[0] < 9:
-        pytest.skip("this GPU has no tensor memory accelerator")
-    monkeypatch.setattr(kernel, "_has_accelerator", lambda x: moved_by == "descriptors")
-    for name in ("forward_tiles", "query_tiles", "key_tiles"):
-        monkeypatch.setattr(kernel, name, lambda q: kernel.Tiles(tiles[0], tiles[1], 4, 2))
-    check(kernel, lengths, (4, 2), 24, torch.float32, 1e-5, window=window, softcap=softcap)
+def test_kernel_with_tiles_smaller_than_samples(monkeypatch, move, cut, lengths, window, softcap):
+    """Tiles of either shape, across samples and within them; the ways of a Hopper need no Hopper here."""
+    if DEVICE == "cuda":
+        pytest.skip("tiles as small as these are for the interpreter")
+    all_tiles = tiles.AllTiles(*(tiles.Tiles(cut[0], cut[1], 4, 2),) * 3)
+    monkeypatch.setattr(kernel, "move_of", lambda *tensors: move)
+    monkeypatch.setattr(kernel, "tiles_for", lambda q, move: all_tiles)
+    size = 32 if move == tiles.Move.AS_MATRIX else 24
+    check(kernel, lengths, (4, 2), size, torch.float32, 1e-5, window=window, softcap=softcap)
 
 
 @pytest.mark.parametrize(("empty", "heads", "size"), [(0, (1, 1), 16), (1, (4, 1), 8), (40, (2, 2), 40)])
@@ -170,7 +172,9 @@ def backend(name: str) -> ModuleType:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", gpu_backends())
-@pytest.mark.parametrize("heads_size", [((8, 2), 128), ((9, 3), 64), ((4, 4), 80), ((4, 2), 96), ((4, 1), 256)])
+@pytest.mark.parametrize(
+    "heads_size", [((8, 2), 128), ((9, 3), 64), ((4, 2), 32), ((4, 4), 80), ((4, 2), 96), ((4, 1), 256)]
+)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("window", [None, 1, 100])
 def test_backends_on_a_gpu(name, heads_size, dtype, window):
@@ -179,7 +183,7 @@ def test_backends_on_a_gpu(name, heads_size, dtype, window):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("size", [64, 256])
+@pytest.mark.parametrize("size", [16, 64, 128, 256])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_kernel_with_softcap_on_a_gpu(size, dtype):
     tolerance = 1e-5 if dtype == torch.float32 else 1e-2

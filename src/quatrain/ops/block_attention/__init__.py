@@ -42,7 +42,7 @@ def attention_forward(
     Raises ValueError if shapes, types or strides don't fit together.
     """
     check_forward(q_TAD, k_TGD, v_TGD, segments, scale, window, softcap, out)
-    backend, options = choose(q_TAD, segments.max_length, softcap)
+    backend, options = choose(q_TAD, softcap)
     return backend.attention_forward(q_TAD, k_TGD, v_TGD, segments, scale=scale, window=window, out=out, **options)
 
 
@@ -71,6 +71,6 @@ def attention_backward(
     """
     check_forward(q_TAD, k_TGD, v_TGD, segments, scale, window, softcap, o_TAD)
     check_backward(q_TAD, k_TGD, do_TAD, lse_AT, dq, dk, dv)
-    backend, options = choose(q_TAD, segments.max_length, softcap)
+    backend, options = choose(q_TAD, softcap)
     options |= {"scale": scale, "window": window, "dq": dq, "dk": dk, "dv": dv}
     backend.attention_backward(do_TAD, q_TAD, k_TGD, v_TGD, o_TAD, lse_AT, segments, **options)

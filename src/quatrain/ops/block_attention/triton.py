@@ -11,8 +11,7 @@ along the row, so of the keys that a tile of queries walks over only the first a
 across samples walks over keys that some of its queries don't see, which costs no more than the two half-empty tiles
 that cutting at samples would give.
 
-On GPUs that have it (Hopper), tiles are moved by the tensor memory accelerator, which also pads them with zeros; that
-frees the registers that addresses take, a third faster. Elsewhere they are loaded through pointers.
+How tiles are cut and moved: `tiles.py`.
 
 Legend: M queries of a tile, N keys of a tile, E = D rounded up to a power of two, R query heads per key/value head.
 Exponentials are to base 2, the one the hardware has. Rows are addressed with 64 bits.
@@ -23,7 +22,7 @@ Exponentials are to base 2, the one the hardware has. Rows are addressed with 64
 # pyright: reportIndexIssue=false, reportOperatorIssue=false
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
@@ -32,20 +31,12 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from .segments import Segments
+from .tiles import Move, Tiles, move_of, padded_size, tiles_for
 
 _LOG2_E = math.log2(math.e)
 _LOG2_E_IN_KERNELS = tl.constexpr(_LOG2_E)
 _LOWEST = tl.constexpr(-1e30)
 """What the largest score starts from. Finite, so that hidden keys, of score −∞, get a weight of 0 and not NaN."""
-
-
-class Tiles(NamedTuple):
-    """How a kernel cuts its work, and with how many warps and stages of its pipeline."""
-
-    queries: int
-    keys: int
-    warps: int
-    stages: int
 
 
 def attention_forward(
@@ -63,15 +54,15 @@ def attention_forward(
     tokens, heads, _ = q_TAD.shape
     out_TAD = q_TAD.new_empty(q_TAD.shape) if out is None else out
     lse_AT = q_TAD.new_empty(heads, tokens, dtype=torch.float32)
-    tiles = forward_tiles(q_TAD)
-    way = _way(q_TAD, out_TAD, k_TGD, v_TGD)
+    move = move_of(q_TAD, k_TGD, v_TGD, out_TAD)
+    tiles = tiles_for(q_TAD, move).forward
     with torch.cuda.device_of(q_TAD):
         _forward_kernel[(triton.cdiv(tokens, tiles.queries), heads)](
-            *_sources(way, tiles.queries, q_TAD, out_TAD),
-            *_sources(way, tiles.keys, k_TGD, v_TGD),
+            *_sources(move, tiles.queries, q_TAD, out_TAD),
+            *_sources(move, tiles.keys, k_TGD, v_TGD),
             lse_AT,
             *_numbers(segments, tokens, scale, window, softcap),
-            **_constants(q_TAD, k_TGD, segments, window, softcap, tiles, way),
+            **_constants(q_TAD, k_TGD, segments, window, softcap, tiles, move),
         )
     return out_TAD, lse_AT
 
@@ -97,91 +88,38 @@ def attention_backward(
     lse_AT = lse_AT.contiguous()
     delta_AT = torch.empty_like(lse_AT)
     numbers = (*_numbers(segments, tokens, scale, window, softcap), scale)
-    way = _way(q_TAD, do_TAD, o_TAD, k_TGD, v_TGD, dq, dk, dv)
+    move = move_of(q_TAD, k_TGD, v_TGD, do_TAD, o_TAD, dq, dk, dv)
+    all_tiles = tiles_for(q_TAD, move)
     with torch.cuda.device_of(q_TAD):
-        tiles = query_tiles(q_TAD)
+        tiles = all_tiles.query_gradient
         _query_gradient_kernel[(triton.cdiv(tokens, tiles.queries), heads)](
-            *_sources(way, tiles.queries, q_TAD, do_TAD, o_TAD, dq),
-            *_sources(way, tiles.keys, k_TGD, v_TGD),
+            *_sources(move, tiles.queries, q_TAD, do_TAD, o_TAD, dq),
+            *_sources(move, tiles.keys, k_TGD, v_TGD),
             lse_AT,
             delta_AT,
             *numbers,
-            **_constants(q_TAD, k_TGD, segments, window, softcap, tiles, way),
+            **_constants(q_TAD, k_TGD, segments, window, softcap, tiles, move),
         )
-        tiles = key_tiles(q_TAD)
+        tiles = all_tiles.key_gradient
         _key_gradient_kernel[(triton.cdiv(tokens, tiles.keys), k_TGD.shape[1])](
-            *_sources(way, tiles.queries, q_TAD, do_TAD),
-            *_sources(way, tiles.keys, k_TGD, v_TGD, dk, dv),
+            *_sources(move, tiles.queries, q_TAD, do_TAD),
+            *_sources(move, tiles.keys, k_TGD, v_TGD, dk, dv),
             lse_AT,
             delta_AT,
             *numbers,
-            **_constants(q_TAD, k_TGD, segments, window, softcap, tiles, way),
+            **_constants(q_TAD, k_TGD, segments, window, softcap, tiles, move),
         )
 
 
-def forward_tiles(q_TAD: Tensor) -> Tiles:
-    if q_TAD.dtype == torch.float32:
-        return Tiles(32, 32, 4, 1)
-    if not _has_accelerator(q_TAD):
-        return Tiles(64, 32, 4, 2)
-    return Tiles(64, 64, 4, 3) if q_TAD.shape[-1] <= 128 else Tiles(64, 32, 4, 3)
-
-
-def query_tiles(q_TAD: Tensor) -> Tiles:
-    if q_TAD.dtype == torch.float32:
-        return Tiles(32, 32, 4, 1)
-    if not _has_accelerator(q_TAD):
-        return Tiles(64, 32, 4, 2)
-    return Tiles(64, 64, 4, 3) if q_TAD.shape[-1] <= 128 else Tiles(64, 32, 8, 2)
-
-
-def key_tiles(q_TAD: Tensor) -> Tiles:
-    if q_TAD.dtype == torch.float32:
-        return Tiles(32, 32, 4, 1)
-    if not _has_accelerator(q_TAD):
-        return Tiles(32, 64, 8, 2)
-    return Tiles(32, 64, 4, 2) if q_TAD.shape[-1] <= 128 else Tiles(64, 32, 8, 1)
-
-
-def _has_accelerator(x: Tensor) -> bool:
-    """Whether tiles can be moved by the tensor memory accelerator, and Triton makes good use of it (Hopper)."""
-    return x.is_cuda and torch.cuda.get_device_capability(x.device)[0] == 9
-
-
-def _way(*tensors: Tensor) -> int:
-    """How tiles of a head are moved: 2 or 3, the dimensions of the accelerator's tiles, or 0, by pointers.
-
-    A head that fills its tile is a piece of the columns of a matrix [T, heads · D]. One that doesn't needs a dimension
-    of its own, so that what lies behind it isn't touched; such tiles come out wrong in Triton 3.6 where a row of them
-    is at most 128 bytes.
-    """
-    x = tensors[0]
-    size, padded = x.shape[-1], _padded_size(x)
-    if not _has_accelerator(x):
-        return 0
-    if size == padded and all(t.stride(1) == size for t in tensors):
-        return 2
-    return 3 if padded * x.element_size() > 128 else 0
-
-
-def _sources(way: int, rows: int, *tensors: Tensor) -> list[Any]:
+def _sources(move: Move, rows: int, *tensors: Tensor) -> list[Any]:
     """Each tensor [T, heads, D] as kernels take it: a descriptor of tiles, or pointer and strides."""
-    if way == 0:
+    if move == Move.BY_POINTERS:
         return [(x, x.stride(0), x.stride(1)) for x in tensors]
-    padded = _padded_size(tensors[0])
-    if way == 3:
+    padded = padded_size(tensors[0])
+    if move == Move.BY_HEAD:
         return [TensorDescriptor.from_tensor(x, [rows, 1, padded]) for x in tensors]
-    return [TensorDescriptor.from_tensor(_matrix(x), [rows, padded]) for x in tensors]
-
-
-def _matrix(x_TAD: Tensor) -> Tensor:
-    """A view [T, heads · D]."""
-    tokens, heads, size = x_TAD.shape
-    return x_TAD.as_strided((tokens, heads * size), (x_TAD.stride(0), 1))
-
-
-def _padded_size(x_TAD: Tensor) -> int:
-    return max(16, triton.next_power_of_2(x_TAD.shape[-1]))
+    matrices = (x.as_strided((x.shape[0], x.shape[1] * x.shape[2]), (x.stride(0), 1)) for x in tensors)
+    return [TensorDescriptor.from_tensor(x, [rows, padded]) for x in matrices]
 
 
 def _numbers(
@@ -199,30 +137,30 @@ def _constants(
     window: int | None,
     softcap: float | None,
     tiles: Tiles,
-    way: int,
+    move: Move,
 ) -> dict[str, int | bool]:
     return {
         "D": q_TAD.shape[-1],
-        "E": _padded_size(q_TAD),
+        "E": padded_size(q_TAD),
         "R": q_TAD.shape[1] // k_TGD.shape[1],
         "M": tiles.queries,
         "N": tiles.keys,
         "STEPS": (len(segments.ends) - 2).bit_length(),
         "WINDOW": window is not None,
         "SOFTCAP": softcap is not None,
-        "WAY": way,
+        "DIMS": int(move),
         "num_warps": tiles.warps,
         "num_stages": tiles.stages,
     }
 
 
 @triton.jit
-def _load(source, head, first, T, ROWS: tl.constexpr, D: tl.constexpr, E: tl.constexpr, WAY: tl.constexpr):
+def _load(source, head, first, T, ROWS: tl.constexpr, D: tl.constexpr, E: tl.constexpr, DIMS: tl.constexpr):
     """Rows [ROWS, E] of a head from ``first`` on, zero beyond T and D."""
-    if WAY == 2:
-        x_RE = source.load([first, head * D])
-    elif WAY == 3:
+    if DIMS == 3:
         x_RE = source.load([first, head, 0]).reshape(ROWS, E)
+    elif DIMS == 2:
+        x_RE = source.load([first, head * D])
     else:
         ptr, token, per_head = source
         row_R1 = tl.arange(0, ROWS)[:, None]
@@ -233,12 +171,12 @@ def _load(source, head, first, T, ROWS: tl.constexpr, D: tl.constexpr, E: tl.con
 
 
 @triton.jit
-def _store(x_RE, target, head, first, T, ROWS: tl.constexpr, D: tl.constexpr, E: tl.constexpr, WAY: tl.constexpr):
+def _store(x_RE, target, head, first, T, ROWS: tl.constexpr, D: tl.constexpr, E: tl.constexpr, DIMS: tl.constexpr):
     """Round rows [ROWS, E] and write them, less what lies beyond T and D."""
-    if WAY == 2:
-        target.store([first, head * D], x_RE.to(target.dtype))
-    elif WAY == 3:
+    if DIMS == 3:
         target.store([first, head, 0], x_RE.to(target.dtype).reshape(ROWS, 1, E))
+    elif DIMS == 2:
+        target.store([first, head * D], x_RE.to(target.dtype))
     else:
         ptr, token, per_head = target
         row_R1 = tl.arange(0, ROWS)[:, None]
@@ -298,7 +236,7 @@ def _sees(start_M, row_M, key_N):
 def _forward_kernel(
     q, o, k, v, lse_ptr, ends_ptr, slots, T, window, factor, cap,
     D: tl.constexpr, E: tl.constexpr, R: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
-    STEPS: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, WAY: tl.constexpr,
+    STEPS: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, DIMS: tl.constexpr,
 ):  # fmt: skip
     # Later tiles of a sample see more keys; what takes longest goes first.
     first = (tl.num_programs(0) - 1 - tl.program_id(0)) * M
@@ -311,12 +249,12 @@ def _forward_kernel(
     seen_by_all = _first_key(last, ends_ptr, slots, window, STEPS, WINDOW)
     unit = cap if SOFTCAP else factor
 
-    q_ME = _load(q, head, first, T, M, D, E, WAY)
+    q_ME = _load(q, head, first, T, M, D, E, DIMS)
     largest_M = tl.full([M], _LOWEST, tl.float32)
     sum_M = tl.zeros([M], tl.float32)
     out_ME = tl.zeros([M, E], tl.float32)
     for key in tl.range(low, last + 1, N):
-        k_NE = _load(k, head // R, key, T, N, D, E, WAY)
+        k_NE = _load(k, head // R, key, T, N, D, E, DIMS)
         score_MN = _product(q_ME, k_NE)
         if SOFTCAP:
             score_MN = _tanh(score_MN * factor)
@@ -325,12 +263,12 @@ def _forward_kernel(
         new_M = tl.maximum(largest_M, tl.max(score_MN, 1) * unit)
         weight_MN = tl.exp2(score_MN * unit - new_M[:, None])
         shrink_M = tl.exp2(largest_M - new_M)
-        v_NE = _load(v, head // R, key, T, N, D, E, WAY)
+        v_NE = _load(v, head // R, key, T, N, D, E, DIMS)
         out_ME = tl.dot(weight_MN.to(v_NE.dtype), v_NE, out_ME * shrink_M[:, None], input_precision="ieee")
         sum_M = sum_M * shrink_M + tl.sum(weight_MN, 1)
         largest_M = new_M
 
-    _store(out_ME / sum_M[:, None], o, head, first, T, M, D, E, WAY)
+    _store(out_ME / sum_M[:, None], o, head, first, T, M, D, E, DIMS)
     lse_M = (largest_M + tl.log2(sum_M)) / _LOG2_E_IN_KERNELS
     tl.store(lse_ptr + head.to(tl.int64) * T + row_M, lse_M, mask=inside_M)
 
@@ -339,7 +277,7 @@ def _forward_kernel(
 def _query_gradient_kernel(
     q, do, o, dq, k, v, lse_ptr, delta_ptr, ends_ptr, slots, T, window, factor, cap, scale,
     D: tl.constexpr, E: tl.constexpr, R: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
-    STEPS: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, WAY: tl.constexpr,
+    STEPS: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, DIMS: tl.constexpr,
 ):  # fmt: skip
     """dq, and for the other kernel delta = Σ do · o per query."""
     first = (tl.num_programs(0) - 1 - tl.program_id(0)) * M
@@ -350,18 +288,18 @@ def _query_gradient_kernel(
     start_M = _first_key(row_M, ends_ptr, slots, window, STEPS, WINDOW)
     low = _first_key(first, ends_ptr, slots, window, STEPS, WINDOW)
 
-    do_ME = _load(do, head, first, T, M, D, E, WAY)
-    o_ME = _load(o, head, first, T, M, D, E, WAY)
+    do_ME = _load(do, head, first, T, M, D, E, DIMS)
+    o_ME = _load(o, head, first, T, M, D, E, DIMS)
     delta_M = tl.sum(do_ME.to(tl.float32) * o_ME.to(tl.float32), 1)
     place_M = head.to(tl.int64) * T + row_M
     tl.store(delta_ptr + place_M, delta_M, mask=inside_M)
     lse_M = tl.load(lse_ptr + place_M) * _LOG2_E_IN_KERNELS
 
-    q_ME = _load(q, head, first, T, M, D, E, WAY)
+    q_ME = _load(q, head, first, T, M, D, E, DIMS)
     dq_ME = tl.zeros([M, E], tl.float32)
     for key in tl.range(low, last + 1, N):
-        k_NE = _load(k, head // R, key, T, N, D, E, WAY)
-        v_NE = _load(v, head // R, key, T, N, D, E, WAY)
+        k_NE = _load(k, head // R, key, T, N, D, E, DIMS)
+        v_NE = _load(v, head // R, key, T, N, D, E, DIMS)
         score_MN = _product(q_ME, k_NE) * factor
         if SOFTCAP:
             tanh_MN = _tanh(score_MN)
@@ -372,14 +310,14 @@ def _query_gradient_kernel(
         if SOFTCAP:
             dscore_MN *= 1 - tanh_MN * tanh_MN
         dq_ME = tl.dot(dscore_MN.to(k_NE.dtype), k_NE, dq_ME, input_precision="ieee")
-    _store(dq_ME * scale, dq, head, first, T, M, D, E, WAY)
+    _store(dq_ME * scale, dq, head, first, T, M, D, E, DIMS)
 
 
 @triton.jit
 def _key_gradient_kernel(
     q, do, k, v, dk, dv, lse_ptr, delta_ptr, ends_ptr, slots, T, window, factor, cap, scale,
     D: tl.constexpr, E: tl.constexpr, R: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
-    STEPS: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, WAY: tl.constexpr,
+    STEPS: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, DIMS: tl.constexpr,
 ):  # fmt: skip
     # Early keys of a sample are seen by most queries; what takes longest goes first.
     first = tl.program_id(0) * N
@@ -388,8 +326,8 @@ def _key_gradient_kernel(
     stop_N = _behind_last_query(tl.minimum(key_N, T - 1), ends_ptr, slots, window, STEPS, WINDOW)
     stop = _behind_last_query(tl.minimum(first + N, T) - 1, ends_ptr, slots, window, STEPS, WINDOW)
 
-    k_NE = _load(k, group, first, T, N, D, E, WAY)
-    v_NE = _load(v, group, first, T, N, D, E, WAY)
+    k_NE = _load(k, group, first, T, N, D, E, DIMS)
+    v_NE = _load(v, group, first, T, N, D, E, DIMS)
     dk_NE = tl.zeros([N, E], tl.float32)
     dv_NE = tl.zeros([N, E], tl.float32)
     for member in tl.range(0, R):
@@ -397,8 +335,8 @@ def _key_gradient_kernel(
         for query in tl.range(first, stop, M):
             row_M = query + tl.arange(0, M)
             place_M = head.to(tl.int64) * T + row_M
-            q_ME = _load(q, head, query, T, M, D, E, WAY)
-            do_ME = _load(do, head, query, T, M, D, E, WAY)
+            q_ME = _load(q, head, query, T, M, D, E, DIMS)
+            do_ME = _load(do, head, query, T, M, D, E, DIMS)
             lse_M = tl.load(lse_ptr + place_M, mask=row_M < T, other=0.0) * _LOG2_E_IN_KERNELS
             delta_M = tl.load(delta_ptr + place_M, mask=row_M < T, other=0.0)
             score_NM = _product(k_NE, q_ME) * factor
@@ -412,5 +350,5 @@ def _key_gradient_kernel(
             if SOFTCAP:
                 dscore_NM *= 1 - tanh_NM * tanh_NM
             dk_NE = tl.dot(dscore_NM.to(q_ME.dtype), q_ME, dk_NE, input_precision="ieee")
-    _store(dk_NE * scale, dk, group, first, T, N, D, E, WAY)
-    _store(dv_NE, dv, group, first, T, N, D, E, WAY)
+    _store(dk_NE * scale, dk, group, first, T, N, D, E, DIMS)
+    _store(dv_NE, dv, group, first, T, N, D, E, DIMS)

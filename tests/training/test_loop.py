@@ -1,7 +1,9 @@
 """Whole runs on the small Llama: they learn, leave a complete folder, and resume exactly."""
 
 import json
+import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from quatrain.runlog import (
     StepDone,
     read_events,
 )
+from quatrain.runlog.owner import this_process, to_json
 from quatrain.training import RunConfig, train
 
 
@@ -85,9 +88,31 @@ def test_a_folder_with_a_run_is_not_touched_without_being_told(config_for):
     run(config, overwrite=True)
 
 
+def test_a_live_run_keeps_its_folder_and_a_dead_one_does_not(config_for):
+    config, refused = config_for(max_steps=1), []
+
+    def start_another(event: Event) -> None:
+        if isinstance(event, StepDone):
+            for how in ({}, {"overwrite": True}, {"resume": True}):
+                with pytest.raises(CheckpointError, match=rf"process {os.getpid()} on .* \(since") as error:
+                    run(config, **how)
+                refused.append(error)
+
+    result = run(config, sinks=[start_another])
+    assert len(refused) == 3 and result.status == "completed" and len(of_kind(result, StepDone)) == 1
+    lock = result.folder.path / "run.lock"
+    assert not lock.exists()
+
+    lock.write_bytes(to_json(replace(this_process(), birth="before")))
+    again = run(config, overwrite=True)
+    assert [note.message for note in of_kind(again, Noted) if "took the folder over from" in note.message]
+    assert not lock.exists()
+
+
 def test_resuming_where_nothing_is(config_for):
     with pytest.raises(CheckpointError, match="no run"):
         run(config_for(), resume=True)
+    assert not Path(config_for().output_dir).exists()
 
 
 def test_resuming_on_other_data_is_refused(config_for, tmp_path, rows):

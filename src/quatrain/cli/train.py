@@ -39,6 +39,7 @@ def train(
 
     The run folder (`output_dir`) then holds the adapter in PEFT's format, checkpoints, events for TensorBoard, and
     `report.html`. Ctrl-C saves a checkpoint and exits with 130; `--resume` goes on from there.
+    While a run writes there, a second one in the same folder is refused and told where the first runs.
     """
     from quatrain.training import describe_settings, read_config
     from quatrain.training import train as run_training

@@ -9,14 +9,18 @@
       checkpoints/     step-000200/ ... to resume from
       tensorboard/     the events' numbers for TensorBoard
       report.html      the page for a person
+      run.lock         which process writes here, while one does
 """
 
 import re
 import shutil
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from quatrain.errors import CheckpointError
+from quatrain.runlog.lock import locked
+from quatrain.runlog.owner import Owner
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,14 @@ class RunFolder:
         """Steps that have a checkpoint folder, ascending."""
         names = [p.name for p in self.checkpoints.iterdir()] if self.checkpoints.is_dir() else []
         return sorted(int(found[1]) for found in (re.fullmatch(r"step-(\d{6,})", name) for name in names) if found)
+
+    def lock(self) -> AbstractContextManager[Owner | None]:
+        """Keep every other run out: a context that gives the dead owner whose lock was taken over, if there was one.
+
+        Raises:
+            CheckpointError: on entering: another run holds the folder or may hold it, or nothing can be written there.
+        """
+        return locked(self.path / "run.lock")
 
     @property
     def holds_run(self) -> bool:

@@ -33,7 +33,7 @@ class RunConfig:
     """Rows to train on: a file, a folder or a hub name, or a mapping with `path` and what `DataConfig` offers."""
 
     output_dir: str | Path = "runs/latest"
-    """The run folder: config, events, adapter, checkpoints, report."""
+    """The run folder: config, events, adapter, checkpoints, report. One run at a time writes to it."""
 
     model: str | None = None
     """The base: a hub name, a folder or a GGUF file. None when a loaded model is handed to `train`."""

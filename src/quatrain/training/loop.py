@@ -77,9 +77,9 @@ def train(
     if model is not None:
         config = described_base(config, model)
     folder = RunFolder(Path(config.output_dir))
-    folder.check(resume=resume, overwrite=overwrite)
-    changes = changes_since(folder.config, config) if resume else []
-    with ProgressDisplay(enabled=progress) as display:
+    with folder.lock() as dead, ProgressDisplay(enabled=progress) as display:
+        folder.check(resume=resume, overwrite=overwrite)
+        changes = changes_since(folder.config, config) if resume else []
         setup = build(config, model, tokenizer, display.work)
         if model is None:
             display.say(str(model_summary(setup.model)))
@@ -96,6 +96,8 @@ def train(
             StopRequest(display.say) as stop,
         ):
             writer.write(run_started(setup, at.step))
+            if dead:
+                writer.write(Noted(message=f"took the folder over from {dead}, which ended without giving it back"))
             for change in changes:
                 writer.write(Noted(message=f"resumed with other settings: {change}"))
             return _Run(setup, folder, writer, Measurements(setup, writer, display, stop), stop, at).go()

@@ -74,7 +74,9 @@ def test_prompts_that_fill_several_rows(llama, monkeypatch):
     assert decoder_of(llama).generate(prompts(), max_new_tokens=NEW) == expected
 
 
-def test_a_reply_ends_with_its_first_end_token(llama):
+@pytest.mark.parametrize("steps", [1, 5, 50])
+def test_a_reply_ends_with_its_first_end_token(llama, steps, monkeypatch):
+    monkeypatch.setattr(Decoder, "_steps_between_looks", steps)
     decoder = decoder_of(llama)
     whole = decoder.generate(prompts(), max_new_tokens=NEW)
     ends = {whole[0][2], whole[1][4]}

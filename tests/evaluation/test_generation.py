@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from quatrain.data import render_prompt, reply_end_ids
-from quatrain.evaluation import generate_answers, stream_reply
+from quatrain.errors import ModelError
+from quatrain.evaluation import continuing, generate_answers, stream_reply
 from quatrain.models import load_model
 from tests.conftest import make_tokenizer
 
@@ -79,3 +80,35 @@ def test_decoding_stops_at_the_templates_end_of_turn(loaded, monkeypatch):
     finally:
         handle.remove()
     assert len(said) == 1
+
+
+def refuse(_):
+    raise ModelError("no blocks of our own")
+
+
+def test_own_blocks_and_transformers_say_the_same(loaded, monkeypatch):
+    model, tokenizer = loaded
+    asked = prompts(tokenizer, "one", "how many apples are there in the box", "fox")
+    messages = [{"role": "user", "content": "the quick brown fox"}]
+    own: list[str] = []
+    answers = generate_answers(model, tokenizer, asked, max_new_tokens=8)
+    reply = stream_reply(model, tokenizer, messages, own.append, max_new_tokens=8)
+
+    monkeypatch.setattr(continuing, "describe", refuse)
+    theirs: list[str] = []
+    assert generate_answers(model, tokenizer, asked, max_new_tokens=8) == answers
+    assert stream_reply(model, tokenizer, messages, theirs.append, max_new_tokens=8) == reply
+    assert theirs == own
+
+
+def test_more_prompts_than_own_blocks_take_at_once(loaded, monkeypatch):
+    model, tokenizer = loaded
+    asked = prompts(tokenizer, *(f"{n} apples" for n in range(5)))
+    expected = generate_answers(model, tokenizer, asked, max_new_tokens=4)
+    monkeypatch.setattr(continuing, "MOST_ROWS", 2)
+    assert generate_answers(model, tokenizer, asked, max_new_tokens=4, batch_size=50) == expected
+
+
+def test_no_prompts_no_answers(loaded):
+    model, tokenizer = loaded
+    assert generate_answers(model, tokenizer, [], max_new_tokens=4) == []

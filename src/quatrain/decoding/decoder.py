@@ -7,7 +7,6 @@ Legend: B sequences, H hidden, V vocabulary.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -108,17 +107,16 @@ class Decoder:
             generator = torch.Generator(self.cache.lengths.device).manual_seed(seed)
         step = self._step_of(len(prompts))
         logits_BV = self._logits(*prefill(self._blocks, self._embedding, prompts, self.cache))
-        waiting, look_after = [], self._steps_between_looks
-        for number in count(1):
+        unseen: list[Tensor] = []
+        while True:
             tokens_B = sampling.choose(logits_BV, generator)
-            waiting.append(tokens_B)
-            if number == max_new_tokens or len(waiting) == look_after:
-                replies.take(torch.stack(waiting, dim=1).tolist())
-                waiting.clear()
-            if replies.done or number == max_new_tokens:
+            unseen.append(tokens_B)
+            if len(unseen) == min(self._steps_between_looks, replies.left):
+                replies.take(torch.stack(unseen, dim=1).tolist())
+                unseen.clear()
+            if replies.done:
                 return replies.tokens
             logits_BV = step(tokens_B)
-        raise AssertionError("unreachable")
 
     @property
     def _steps_between_looks(self) -> int:
@@ -177,21 +175,24 @@ class _Replies:
 
     def __init__(self, rows: int, most: int, end_ids: Collection[int], on_token: OnToken | None):
         self.tokens: list[list[int]] = [[] for _ in range(rows)]
+        self.left = most
+        """Tokens that a row that is still open may get."""
         self._open = set(range(rows))
-        self._most, self._ends, self._on_token = most, frozenset(end_ids), on_token
+        self._ends, self._on_token = frozenset(end_ids), on_token
 
     @property
     def done(self) -> bool:
-        """Whether every row has reached its end."""
-        return not self._open
+        """Whether every row has reached its end or has all that it may get."""
+        return not self._open or not self.left
 
     def take(self, new: list[list[int]]) -> None:
-        """Add each row's next tokens."""
+        """Add each row's next tokens, as many for every row."""
+        self.left -= len(new[0])
         for row in sorted(self._open):
             for token in new[row]:
                 self.tokens[row].append(token)
                 if self._on_token is not None:
                     self._on_token(row, token)
-                if token in self._ends or len(self.tokens[row]) == self._most:
+                if token in self._ends:
                     self._open.discard(row)
                     break

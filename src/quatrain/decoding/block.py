@@ -2,6 +2,7 @@
 
     x ─► norm ─► qkv ─► attention over the cache (2) ─► o ─► norm ─► gate/up ─► activation ─► down ─► (output)
 
+An adapter adds one launch to each product that it is in, and a norm behind attention or MLP one each.
 The stages are those of `blocks/block.py`, for one token of each sequence and without anything kept. The residual stream
 travels in two parts for the same reason: the kernel that normalizes their sum makes it.
 

@@ -2,7 +2,7 @@
 # brought up to date when the dependencies change.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-gpu check bench clean
+.PHONY: help demo test test-faults test-gpu check bench clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -19,6 +19,9 @@ demo: $(VENV)/ready ## fine-tune a real model in 4 bits, and measure it before a
 test: $(VENV)/ready-test ## the whole test suite
 	model=$$($(PY) scripts/fetch_smollm2.py --gguf) && \
 	QUATRAIN_SMOLLM2="$$model" $(PY) -m pytest
+
+test-faults: $(VENV)/ready-test ## what takes longest: runs that are killed at every point of their saves, and resumed
+	$(PY) -m pytest -m faults -rP
 
 test-gpu: $(VENV)/ready-test ## the tests that need a CUDA device
 	$(PY) -m pytest -m gpu

@@ -6,131 +6,138 @@
       adapter_config.json, adapter_model.safetensors   the adapter, in PEFT's format
       optimizer.safetensors                            moments, as they are stored
       state.json                                       step, place in the data, random state
+      manifest.json                                    size and SHA-256 of the others: the seal
 
-It is written aside and renamed when it is complete, so a folder with its final name is a whole checkpoint.
+It is written aside (`.step-000200.writing`), synced, sealed, renamed, read back and compared; only then may older ones
+go (`checkpoints_kept.py`). Whatever stops a save, at whatever point, the checkpoints from before it are still there,
+and what is left of it isn't taken for one. Loading takes the newest checkpoint that is whole.
 """
 
-import base64
 import json
-import os
-import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from quatrain.adapters import load_adapter, save_adapter
-from quatrain.errors import CheckpointError, QuatrainError
+from quatrain.errors import CheckpointError
 from quatrain.runlog import RunFolder
 from quatrain.training.build import Setup
+from quatrain.training.files import Files
 from quatrain.training.fingerprint import base_fingerprint
+from quatrain.training.seal import flaw, seal
+from quatrain.training.state import Progress, State, read_state, restore_random, state_of
 
+_WEIGHTS, _CONFIG, _CARD = "adapter_model.safetensors", "adapter_config.json", "README.md"
 _OPTIMIZER, _STATE = "optimizer.safetensors", "state.json"
+REQUIRED = (_WEIGHTS, _CONFIG, _OPTIMIZER, _STATE)
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a run has come."""
+class Loaded:
+    """What was resumed from."""
 
-    step: int = 0
-    tokens: int = 0
+    progress: Progress
+    skipped: tuple[str, ...]
+    """Newer checkpoints that are damaged, each with what is wrong, newest first."""
 
 
-def save_checkpoint(folder: RunFolder, setup: Setup, progress: Progress, *, keep: int) -> Path:
-    """Write the checkpoint of `progress.step`, then remove the oldest beyond `keep`. Returns its folder.
+def save_checkpoint(folder: RunFolder, setup: Setup, progress: Progress, *, files: Files | None = None) -> Path:
+    """Write the checkpoint of `progress.step`, and read it back. Returns its folder.
+
+    A folder that already has its name is replaced: a damaged one, that resuming has skipped.
+
+    Args:
+        files: what works on the disk; another one only in tests.
 
     Raises:
-        CheckpointError: it can't be written; older checkpoints are untouched then.
+        CheckpointError: it can't be written, or isn't on the disk as it was written; other checkpoints are untouched.
     """
+    files = files or Files()
     final = folder.checkpoint(progress.step)
     aside = final.with_name(f".{final.name}.writing")
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        save_adapter(setup.model, aside, base_model_name_or_path=setup.config.model)
-        save_file(setup.optimizer.state_tensors(), aside / _OPTIMIZER)
-        (aside / _STATE).write_text(json.dumps(_state(setup, progress), indent=1), encoding="utf-8")
-        for path in aside.iterdir():
-            _sync(path)
-        shutil.rmtree(final, ignore_errors=True)
-        aside.rename(final)
-        _sync(final.parent)
+        for remains in folder.checkpoints.glob(".step-*"):
+            # Of a process that was killed. They only take room, so what can't be removed may stay.
+            with suppress(OSError):
+                files.remove(remains)
+        files.make_folder(aside)
+        _write(aside, setup, progress, files)
+        seal(aside, files)
+        if final.exists():
+            files.remove(final)
+        files.rename(aside, final)
+        files.sync(final.parent)
+        wrong = flaw(final, REQUIRED)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"checkpoint {final} can't be written ({error}); is the disk full?") from error
-    for step in folder.checkpoint_steps()[:-keep]:
-        shutil.rmtree(folder.checkpoint(step))
+        # What was written so far takes the room that others may need; if even that fails, the next save tries again.
+        with suppress(OSError):
+            files.remove(aside)
+        raise CheckpointError(
+            f"checkpoint {final} can't be written ({error}). Older checkpoints are untouched; free space on that disk, "
+            "or make the folder writable"
+        ) from error
+    if wrong is not None:
+        # Its sizes may be right, so that it would count as whole when old ones are removed.
+        with suppress(OSError):
+            files.remove(final)
+        raise CheckpointError(
+            f"checkpoint {final} isn't on the disk as it was written: {wrong}. Older checkpoints are untouched; look "
+            "after the disk"
+        )
     return final
 
 
-def load_checkpoint(folder: RunFolder, setup: Setup) -> Progress:
-    """Bring `setup` to the newest checkpoint of `folder`, so that training goes on as if it had never stopped.
+def load_checkpoint(folder: RunFolder, setup: Setup) -> Loaded:
+    """Bring `setup` to the newest whole checkpoint of `folder`, so that training goes on as if it had never stopped.
 
     Raises:
-        CheckpointError: there is none, or it is damaged or belongs to other data.
+        CheckpointError: there is none, or all are damaged, or it belongs to another base or other data.
     """
     steps = folder.checkpoint_steps()
     if not steps:
         raise CheckpointError(f"{folder.path} holds no checkpoint to resume from; start again with --overwrite")
-    path = folder.checkpoint(steps[-1])
-    try:
-        state = json.loads((path / _STATE).read_text(encoding="utf-8"))
-        _check_base(state["base"], setup)
-        tensors = load_file(path / _OPTIMIZER)
-        load_adapter(setup.model, path, trainable=True)
-        setup.optimizer.load_state_tensors(tensors)
-        setup.loader.load_state_dict(state["data"])
-        _restore_random(state["random"])
-        return Progress(step=state["step"], tokens=state["tokens"])
-    except QuatrainError:
-        raise
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}). Remove that folder to resume from the checkpoint before it"
-        ) from error
+    skipped: list[str] = []
+    for step in reversed(steps):
+        path = folder.checkpoint(step)
+        wrong = flaw(path, REQUIRED)
+        if wrong is None:
+            try:
+                state, moments = read_state(path / _STATE), load_file(path / _OPTIMIZER)
+            except (OSError, ValueError, RecursionError, SafetensorError) as error:
+                wrong = f"its state is unreadable ({error})"
+            else:
+                return Loaded(_apply(path, state, moments, setup), tuple(skipped))
+        skipped.append(f"checkpoint {path} is damaged: {wrong}")
+    raise CheckpointError(
+        f"{folder.path} holds no checkpoint that is whole: {'; '.join(skipped)}. Put back a copy of one of them, or "
+        "start again with --overwrite"
+    )
 
 
-def _state(setup: Setup, progress: Progress) -> dict[str, Any]:
-    return {
-        "step": progress.step,
-        "tokens": progress.tokens,
-        "base": base_fingerprint(setup.model),
-        "data": setup.loader.state_dict(),
-        "random": _random_state(setup.device),
-    }
+def _write(aside: Path, setup: Setup, progress: Progress, files: Files) -> None:
+    def adapter() -> None:
+        save_adapter(setup.model, aside, base_model_name_or_path=setup.config.model)
+
+    files.write(adapter, aside / _WEIGHTS, aside / _CONFIG, aside / _CARD)
+    moments = setup.optimizer.state_tensors()
+    files.write(lambda: save_file(moments, aside / _OPTIMIZER), aside / _OPTIMIZER)
+    state = json.dumps(state_of(setup, progress), indent=1)
+    files.write(lambda: (aside / _STATE).write_text(state, encoding="utf-8"), aside / _STATE)
 
 
-def _check_base(fingerprint: str, setup: Setup) -> None:
-    if fingerprint != base_fingerprint(setup.model):
+def _apply(path: Path, state: State, moments: dict[str, Tensor], setup: Setup) -> Progress:
+    """What doesn't fit here is another run's, not damaged, so an older checkpoint wouldn't fit either."""
+    if state.base != base_fingerprint(setup.model):
         raise CheckpointError(
             f"the run was trained on another base than {setup.config.model or 'the model that was handed in'}: their "
             "weights differ. Resume on the base of the run's config"
         )
-
-
-def _random_state(device: torch.device) -> dict[str, str]:
-    """torch's generators, which dropout draws from; the data's order has a seed of its own."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states[str(device)] = torch.cuda.get_rng_state(device)
-    return {name: base64.b64encode(bytes(state.tolist())).decode() for name, state in states.items()}
-
-
-def _restore_random(states: dict[str, str]) -> None:
-    for name, text in states.items():
-        state = torch.tensor(list(base64.b64decode(text)), dtype=torch.uint8)
-        if name == "cpu":
-            torch.set_rng_state(state)
-        else:
-            torch.cuda.set_rng_state(state, name)
-
-
-def _sync(path: Path) -> None:
-    """Hand a file or folder to the disk before the rename that declares it complete."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    load_adapter(setup.model, path, trainable=True)
+    setup.optimizer.load_state_tensors(moments)
+    setup.loader.load_state_dict(state.data)
+    restore_random(state.random)
+    return state.progress

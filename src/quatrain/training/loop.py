@@ -11,7 +11,7 @@ from torch import nn
 
 from quatrain import device as hardware
 from quatrain.adapters import adapter_parameters, save_adapter
-from quatrain.errors import QuatrainError
+from quatrain.errors import CheckpointError, QuatrainError
 from quatrain.models import model_summary
 from quatrain.report import write_report
 from quatrain.runlog import (
@@ -27,13 +27,15 @@ from quatrain.runlog import (
 )
 from quatrain.training.announce import described_base, run_started
 from quatrain.training.build import Setup, build
-from quatrain.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from quatrain.training.checkpoint import Loaded, load_checkpoint, save_checkpoint
+from quatrain.training.checkpoints_kept import remove_old_checkpoints
 from quatrain.training.config import RunConfig
 from quatrain.training.config_file import write_config
 from quatrain.training.interrupt import Interrupted, StopRequest
 from quatrain.training.measure import Measurements
 from quatrain.training.progress import ProgressDisplay
 from quatrain.training.resume import changes_since
+from quatrain.training.state import Progress
 from quatrain.training.step import StepResult, train_step
 
 _MOST_FAILED_STEPS = 5
@@ -66,7 +68,7 @@ def train(
         model: a model from `load_model`, with or without an adapter. None: loaded from `config.model`.
         tokenizer: its tokenizer.
         config: what to do.
-        resume: go on from the newest checkpoint in `config.output_dir`, exactly where it stopped.
+        resume: go on from the newest checkpoint in `config.output_dir` that is whole, exactly where it stopped.
         overwrite: replace a run that is already there.
         progress: show bars and lines while it works.
         sinks: called with every event, for trackers of your own.
@@ -83,7 +85,8 @@ def train(
         setup = build(config, model, tokenizer, display.work)
         if model is None:
             display.say(str(model_summary(setup.model)))
-        at = load_checkpoint(folder, setup) if resume else Progress()
+        loaded = load_checkpoint(folder, setup) if resume else Loaded(Progress(), ())
+        at = loaded.progress
         # Only now, when all that could be wrong with the new run was looked at, may an old one go.
         folder.create(resume=resume, overwrite=overwrite)
         if resume:
@@ -98,9 +101,12 @@ def train(
             writer.write(run_started(setup, at.step))
             if dead:
                 writer.write(Noted(message=f"took the folder over from {dead}, which ended without giving it back"))
+            for damage in loaded.skipped:
+                writer.write(Noted(level="warning", message=f"{damage}. Resumed after step {at.step} instead"))
             for change in changes:
                 writer.write(Noted(message=f"resumed with other settings: {change}"))
-            return _Run(setup, folder, writer, Measurements(setup, writer, display, stop), stop, at).go()
+            measure = Measurements(setup, writer, display, stop)
+            return _Run(setup, folder, writer, measure, stop, at, saved_at=at.step if resume else None).go()
 
 
 class _Run:
@@ -114,6 +120,7 @@ class _Run:
         measure: Measurements,
         stop: StopRequest,
         at: Progress,
+        saved_at: int | None,
     ):
         self.setup, self.config, self.folder = setup, setup.config, folder
         self.writer, self.measure, self.stop = writer, measure, stop
@@ -122,7 +129,7 @@ class _Run:
         self.failed_in_a_row = 0
         self.notes_written = 0
         self.unlogged: list[tuple[StepResult, float]] = []
-        self.saved_at = at.step or -1
+        self.saved_at = saved_at
         self.last_due = at.step
         self.began, self.tokens_at_start = time.perf_counter(), at.tokens
 
@@ -146,14 +153,14 @@ class _Run:
                 self.measure.task(0, "before")
                 self.measure.held_out_loss(0)
             self._train()
-            self._save()
+            self._save(last=True)
             if self.at.step < self.setup.total_steps:
                 return "interrupted"
             self._hand_over()
             self.measure.held_out_loss(self.at.step)
             self.measure.task(self.at.step, "after")
         except Interrupted:
-            self._save()
+            self._save(last=True)
             return "interrupted"
         return "completed"
 
@@ -180,7 +187,7 @@ class _Run:
             if _due(step, config.eval_steps, epoch_ended):
                 self.measure.held_out_loss(step)
             if _due(step, config.save_steps, epoch_ended):
-                self._save()
+                self._save(last=False)
 
     def _epoch_counts(self, ended: bool) -> bool:
         """Whether an epoch ended, and not too soon after the last one: a few rows make an epoch a step long."""
@@ -227,11 +234,29 @@ class _Run:
             epoch=self.setup.epochs_done,
         )
 
-    def _save(self) -> None:
-        if self.saved_at == self.at.step:
+    def _save(self, *, last: bool) -> None:
+        """Save a checkpoint, if this step has none, and let old ones go: a run that was killed may have left some."""
+        if self.saved_at != self.at.step and not self._saved(last=last):
             return
+        try:
+            remove_old_checkpoints(self.folder, self.at.step, keep=self.config.save_total_limit)
+        except CheckpointError as error:
+            self._warn(str(error))
+
+    def _saved(self, *, last: bool) -> bool:
+        """Whether a checkpoint was written. One that fails is tried again when the next is due; the `last` has no next.
+
+        Raises:
+            CheckpointError: the last one can't be written.
+        """
         began = time.perf_counter()
-        path = save_checkpoint(self.folder, self.setup, self.at, keep=self.config.save_total_limit)
+        try:
+            path = save_checkpoint(self.folder, self.setup, self.at)
+        except CheckpointError as error:
+            if last:
+                raise
+            self._warn(f"{error}. Training goes on; the next save tries again")
+            return False
         self.saved_at = self.at.step
         self.writer.write(
             CheckpointSaved(
@@ -241,6 +266,10 @@ class _Run:
                 seconds=time.perf_counter() - began,
             )
         )
+        return True
+
+    def _warn(self, message: str) -> None:
+        self.writer.write(Noted(level="warning", message=message))
 
     def _hand_over(self) -> None:
         """Write the adapter that the run was for."""

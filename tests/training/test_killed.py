@@ -1,0 +1,99 @@
+"""A run that is killed at any point of its saves is resumed, and becomes the run that nothing happened to."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from quatrain.adapters import LoraConfig
+from quatrain.runlog import RunFolder, StepDone, read_events
+from quatrain.training import RunConfig, loop, train
+from quatrain.training.checkpoint import save_checkpoint
+from quatrain.training.checkpoints_kept import remove_old_checkpoints
+from tests.training.faults import KILLED, FaultyFiles, kill
+
+
+@pytest.fixture
+def config(config_for) -> RunConfig:
+    """Five steps with dropout, three saves, of which the second and third remove the one before."""
+    lora = LoraConfig(r=2, lora_alpha=4, lora_dropout=0.2)
+    return config_for(lora=lora, max_steps=5, save_steps=2, save_total_limit=1, eval_data=None)
+
+
+@pytest.fixture
+def whole(config, monkeypatch) -> tuple[RunFolder, list[str]]:
+    """The folder of a run that nothing happened to, and the points that it passed."""
+    files = FaultyFiles(kill)
+    monkeypatch.setattr(loop, "save_checkpoint", partial(save_checkpoint, files=files))
+    monkeypatch.setattr(loop, "remove_old_checkpoints", partial(remove_old_checkpoints, files=files))
+    folder = train(None, None, config, progress=False).folder
+    monkeypatch.undo()
+    return folder, files.points
+
+
+def outcome(folder: RunFolder) -> tuple[list[tuple], dict[str, torch.Tensor], dict[str, torch.Tensor], str]:
+    """Everything that training computes: steps, adapter, moments, and where it is in data and random numbers."""
+    steps = [
+        (e.step, e.loss, e.grad_norm, e.learning_rate, e.epoch)
+        for e in read_events(folder.events)
+        if isinstance(e, StepDone)
+    ]
+    last = folder.checkpoint(folder.checkpoint_steps()[-1])
+    adapter = load_file(folder.adapter / "adapter_model.safetensors")
+    return steps, adapter, load_file(last / "optimizer.safetensors"), (last / "state.json").read_text()
+
+
+def assert_same(one: RunFolder, two: RunFolder) -> None:
+    (steps, *tensors, state), (other_steps, *other_tensors, other_state) = outcome(one), outcome(two)
+    assert steps == other_steps
+    assert state == other_state
+    for ours, theirs in zip(tensors, other_tensors, strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def kill_and_resume(config: RunConfig, whole: tuple[RunFolder, list[str]], points: list[int], tmp_path: Path) -> None:
+    expected, names = whole
+    job = tmp_path / "job.json"
+    runs = tmp_path / "killed"
+    settings = asdict(replace(config, output_dir=str(runs)))
+    job.write_text(json.dumps({"config": settings, "points": points}))
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.training.killed", str(job)], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout.splitlines()[-1]) == [KILLED] * len(points), done.stderr
+    for point in points:
+        own = replace(config, output_dir=str(runs / str(point)))
+        folder = RunFolder(runs / str(point))
+        # A run that dies before its first checkpoint has nothing to go on from, and is begun again.
+        resume = bool(folder.checkpoint_steps())
+        assert resume == (point > names.index("before .step-000002.writing becomes step-000002"))
+        assert train(None, None, own, progress=False, resume=resume, overwrite=not resume).status == "completed"
+        assert_same(expected, folder)
+        assert sorted(p.name for p in folder.checkpoints.iterdir()) == ["step-000005"], names[point]
+
+
+def test_a_run_killed_while_it_saves_is_resumed(config, whole, tmp_path):
+    _, names = whole
+    points = [
+        names.index("in the middle of optimizer.safetensors"),
+        names.index("before .step-000004.writing becomes step-000004"),
+        names.index("while removing .step-000002.removing"),
+    ]
+    kill_and_resume(config, whole, points, tmp_path)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+def test_a_run_killed_at_any_point_of_its_saves_is_resumed(config, whole, tmp_path):
+    points = range(len(whole[1]))
+    assert len(points) > 60
+    kill_and_resume(config, whole, list(points), tmp_path)
+    print(f"{len(points)} points")

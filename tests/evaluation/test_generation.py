@@ -112,3 +112,11 @@ def test_more_prompts_than_own_blocks_take_at_once(loaded, monkeypatch):
 def test_no_prompts_no_answers(loaded):
     model, tokenizer = loaded
     assert generate_answers(model, tokenizer, [], max_new_tokens=4) == []
+
+
+def test_code_that_ships_with_a_checkpoint_generates_as_it_is(loaded, monkeypatch):
+    model, tokenizer = loaded
+    own = {"batch_size": 2, "capacity": 8, "max_new_tokens": 2}
+    assert isinstance(continuing.continuer(model, tokenizer, **own), continuing._ByOwnBlocks)
+    monkeypatch.setattr(type(model), "__module__", "transformers_modules.somebody.modeling_llama")
+    assert isinstance(continuing.continuer(model, tokenizer, **own), continuing._ByTransformers)

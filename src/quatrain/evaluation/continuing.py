@@ -57,6 +57,9 @@ def end_ids(model: Any, tokenizer: Any) -> set[int]:
 
 
 def _decoder_of(model: Any, max_batch: int, capacity: int) -> Decoder:
+    if not type(model).__module__.startswith("transformers."):
+        # Code that ships with a checkpoint may call itself a Llama and compute something else.
+        raise ModelError(f"{type(model).__name__} isn't one of transformers' own classes")
     spec = describe(model)
     return Decoder(
         spec.blocks,

@@ -1,5 +1,7 @@
 """Answers stop where the template ends a turn, and nothing that the base prefers for sampling leaks into them."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -116,7 +118,7 @@ def test_no_prompts_no_answers(loaded):
 
 def test_code_that_ships_with_a_checkpoint_generates_as_it_is(loaded, monkeypatch):
     model, tokenizer = loaded
-    own = {"batch_size": 2, "capacity": 8, "max_new_tokens": 2}
+    own: dict[str, Any] = {"batch_size": 2, "capacity": 8, "max_new_tokens": 2}
     assert isinstance(continuing.continuer(model, tokenizer, **own), continuing._ByOwnBlocks)
     monkeypatch.setattr(type(model), "__module__", "transformers_modules.somebody.modeling_llama")
     assert isinstance(continuing.continuer(model, tokenizer, **own), continuing._ByTransformers)

@@ -16,12 +16,6 @@ from tests.models.engine_models import VARIANTS, batch_of, expected, gradients, 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
-@pytest.fixture(autouse=True)
-def exact_products():
-    """float32 products as float32."""
-    assert not torch.backends.cuda.matmul.allow_tf32
-
-
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_loss_and_gradients_are_those_of_plain_pytorch(variant, device):

@@ -5,8 +5,8 @@ device, or offloaded to pinned host memory and fetched before it is needed, or r
 
     x ─► qkv ─► attention (o, log-sum-exp) ─► x2 ─► gate_up
 
-Per token of an 8B Llama, in bf16: x and x2 8 KiB each, qkv 12, attention 8, gate_up 56. Recomputing gate_up costs 27 %
-of the block's forward; everything, all of it.
+Per token of an 8B Llama, in bf16: x and x2 8 KiB each, qkv 12, attention 8, gate_up 56. Recomputing gate_up costs a
+quarter of the block's forward; everything, all of it.
 """
 
 from dataclasses import dataclass

@@ -1,10 +1,12 @@
 """The blocks' forward and backward as two CUDA graphs.
 
-A small model or a short row gives the GPU less to do than Python needs to ask for it: 16 blocks are some 900 kernels of
-10 µs each. Recorded once and replayed, they follow one another without Python. Everything that changes from one
+A small model or a short row gives the GPU less to do than Python needs to ask for it: its blocks are hundreds of
+short kernels. Recorded once and replayed, they follow one another without Python. Everything that changes from one
 micro-batch to the next (ids, positions, where samples end, the dropout seed) is read from tensors at fixed addresses,
 and the head stays outside, because how many tokens are supervised differs each time.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +30,8 @@ class RecordedStack:
         self._ids = ids.clone()
         seed = None if row.seed is None else row.seed.clone()
         self._row = Row(row.positions.clone(), Segments(row.segments.ends.clone(), row.segments.max_length), seed)
-        self._rehearse()
+        # A zero gradient adds nothing.
+        rehearse(lambda: stack.backward(torch.zeros_like(self._run_forward()), self._row))
         self._forward, self._backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._forward):
             self._hidden = self._run_forward()
@@ -60,10 +63,12 @@ class RecordedStack:
         self._stack.refresh()
         return self._stack.forward(self._embedding(self._ids), self._row, for_backward=True)
 
-    def _rehearse(self) -> None:
-        """Compile and allocate on a stream of its own, as recording asks; a zero gradient adds nothing."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            self._stack.backward(torch.zeros_like(self._run_forward()), self._row)
-        torch.cuda.current_stream().wait_stream(stream)
+
+def rehearse(run: Callable[[], object]) -> None:
+    """Do what is to be recorded once on a stream of its own, so that kernels are compiled, buffers allocated and
+    libraries set up when it is recorded."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        run()
+    torch.cuda.current_stream().wait_stream(stream)

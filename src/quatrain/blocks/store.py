@@ -46,11 +46,6 @@ class ActivationStore:
         self._kept: dict[int, Kept] = {}
         self._trips: dict[int, _Trip] = {}
 
-    @property
-    def host_bytes(self) -> int:
-        """Pinned host memory held."""
-        return sum(tensor.nbytes for trip in self._trips.values() for tensor in trip.host.values())
-
     def put(self, index: int, kept: Kept, policy: Policy) -> None:
         """Take over what block `index` has made: keep it, send it off, or forget it."""
         for group in GROUPS:

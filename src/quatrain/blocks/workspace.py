@@ -28,12 +28,3 @@ class Workspace:
             flat = None
             flat = self._flat[key] = torch.empty(numel, device=self.device, dtype=key[1])
         return flat[:numel].view(shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all buffers."""
-        return sum(flat.nbytes for flat in self._flat.values())
-
-    def clear(self) -> None:
-        """Give all memory back."""
-        self._flat.clear()

@@ -4,8 +4,6 @@ Training multiplies thousands of rows, so it dequantizes the weights into a scra
 sequence doesn't repay that; here the codes themselves are multiplied.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,7 +22,7 @@ class RowProduct:
     def __init__(self, product: JoinedProduct):
         product.refresh()
         self._parts, self._a_RK = product.parts, product.a_RK
-        self._bias_N = _bias(product.parts, product.a_RK)
+        self._bias_N = product.bias_N
         self._b = [_scaled_b(part, product.a_RK.dtype) for part in product.parts]
         in_four_bits = all(isinstance(part.base, QuantizedLinear) for part in product.parts)
         self._weights = [_matrix(part.base) for part in product.parts] if in_four_bits else None
@@ -50,15 +48,6 @@ class RowProduct:
             None if b_NR is None else LowRank(sums_SMR[..., part.columns], b_NR)
             for part, b_NR in zip(self._parts, self._b, strict=True)
         ]
-
-
-def _bias(parts: Sequence[Part], like: Tensor) -> Tensor | None:
-    """The biases of all parts, zeros where one has none; None if none has."""
-    if all(part.base.bias is None for part in parts):
-        return None
-    zeros = like.new_zeros
-    biases = [zeros(part.base.out_features) if part.base.bias is None else part.base.bias for part in parts]
-    return torch.cat([bias.to(like.dtype) for bias in biases])
 
 
 def _scaled_b(part: Part, dtype: torch.dtype) -> Tensor | None:

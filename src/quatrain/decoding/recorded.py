@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from quatrain.blocks.recorded import rehearse
+
 
 class RecordedStep:
     """Records `step`, which maps tokens int64 [B] to logits [B, V], for `rows` sequences.
@@ -20,7 +22,7 @@ class RecordedStep:
     def __init__(self, step: Callable[[Tensor], Tensor], rows: int, lengths: Tensor):
         self._tokens = torch.zeros(rows, dtype=torch.int64, device=lengths.device)
         lengths.zero_()
-        self._rehearse(step)
+        rehearse(lambda: step(self._tokens))
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph):
             self._logits = step(self._tokens)
@@ -31,11 +33,3 @@ class RecordedStep:
         self._tokens.copy_(tokens_B)
         self._graph.replay()
         return self._logits
-
-    def _rehearse(self, step: Callable[[Tensor], Tensor]) -> None:
-        """Compile kernels and let libraries set themselves up, on a stream of its own, as recording asks."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            step(self._tokens)
-        torch.cuda.current_stream().wait_stream(stream)

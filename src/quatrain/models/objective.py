@@ -1,7 +1,7 @@
 """The quantity that training minimizes: next-token cross-entropy, summed over a micro-batch's supervised tokens.
 
-There are two ways to it. Models of the Llama family run on blocks of our own (`engine.py`), several times as fast on a
-GPU; every model runs through its own modules and autograd (`autograd_objective.py`). Which one computes a model is
+There are two ways to it. Models of the Llama family run on blocks of our own (`engine.py`), made for GPUs;
+every model runs through its own modules and autograd (`autograd_objective.py`). Which one computes a model is
 decided once, by sending a few tokens through both, and said in `notes`.
 """
 

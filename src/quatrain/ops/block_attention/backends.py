@@ -1,6 +1,7 @@
 """Which kernel attends: the first in a list that covers the case.
 
-On an H200, milliseconds forward/backward of 8,192 tokens in bfloat16, 32 query heads over 8 of 128, 64 slots:
+On an H200 (`benchmarks/results/lab/attention.txt`), milliseconds forward/backward of 8,192 tokens in bfloat16, 32 query
+heads over 8 of 128, 64 slots:
 
     | samples   | cuDNN       | our kernel  | FlashAttention-2 |
     |-----------|-------------|-------------|------------------|

@@ -1,0 +1,67 @@
+"""What a training run will hold and take: numbers only, decided before anything is loaded.
+
+A plan is carried out elsewhere. The engine takes its policies and head chunk, the optimizer whether its state is paged,
+and whoever places weights, which blocks stay on the device. All bytes are of the device unless a name says host.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How to train a model on one device."""
+
+    device: str
+    """Name of the card that it is for, such as "NVIDIA H200"; "cpu" for a processor."""
+    budget: int
+    """Bytes that the process may take of the device, whatever it takes them for."""
+    micro_batch_tokens: int
+    """Tokens of a packed row."""
+    policies: tuple[str, ...]
+    """What each block keeps for its backward, from first to last: names in `blocks.policy.POLICIES`."""
+    paged_optimizer: bool
+    """Whether AdamW's state lives in pinned host memory."""
+    resident_blocks: tuple[int, ...]
+    """Blocks whose weights stay on the device."""
+    streamed_blocks: tuple[int, ...]
+    """Blocks whose weights lie in pinned host memory and are copied ahead of each use."""
+    disk_blocks: tuple[int, ...]
+    """Blocks whose weights are read from disk ahead of each use."""
+    stream_slots: int
+    """Blocks that the device's buffers for streaming hold at once; 0 if all are resident."""
+    head_chunk_tokens: int
+    """Supervised tokens whose logits exist at once."""
+    bytes_by_part: Mapping[str, int]
+    """What the device holds at the fullest moment of a training step; adds up to `peak`."""
+    host_bytes_by_part: Mapping[str, int]
+    """What pinned host memory holds."""
+    peaks: Mapping[str, int]
+    """The most that tensors occupy while "loading", "training", "evaluating" and "saving"."""
+    outside_tensors: int
+    """What the driver's context and the allocator's holes take beside tensors; counts against the budget."""
+    seconds_by_part: Mapping[str, float]
+    """What a micro-batch takes, forward and backward, and "optimizer" once a step."""
+    exact: bool
+    """False: the architecture isn't one of the known ones, and bytes are an upper bound."""
+    notes: tuple[str, ...] = field(default=())
+    """Why it was chosen, and what would fit next, a sentence each."""
+
+    @property
+    def peak(self) -> int:
+        """The most bytes that tensors occupy in a training step."""
+        return self.peaks["training"]
+
+    @property
+    def needed(self) -> int:
+        """The budget that the whole run asks for."""
+        return max(self.peaks.values()) + self.outside_tensors
+
+    @property
+    def host_bytes(self) -> int:
+        return sum(self.host_bytes_by_part.values())
+
+    @property
+    def seconds(self) -> float:
+        """A step of one micro-batch."""
+        return sum(self.seconds_by_part.values())

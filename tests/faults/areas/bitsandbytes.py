@@ -1,0 +1,1 @@
+"""Checkpoints in four bits: states that contradict their tensors."""

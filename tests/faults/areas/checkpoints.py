@@ -1,0 +1,1 @@
+"""Checkpoints and resuming: damaged, foreign, or no longer fitting the config."""

@@ -1,0 +1,1 @@
+"""Configs: files and settings that can't be meant."""

@@ -1,0 +1,1 @@
+"""The disk: full, read-only, gone, or not what it seems."""

@@ -1,0 +1,1 @@
+"""GGUF files: headers that lie, and families that aren't known."""

@@ -1,0 +1,1 @@
+"""The hub: unreachable, gated, moved, slow, or telling stories."""

@@ -1,0 +1,1 @@
+"""Training: losses and gradients that aren't finite, runs in one folder, what goes wrong while it goes on."""

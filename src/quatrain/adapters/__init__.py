@@ -4,14 +4,20 @@ from quatrain.adapters.attach import adapter_layers, adapter_parameters, attach_
 from quatrain.adapters.config import LoraConfig
 from quatrain.adapters.lora import LoraLinear
 from quatrain.adapters.peft_format import load_adapter, save_adapter
+from quatrain.adapters.provenance import BaseIdentity, Provenance, base_identity, provenance_of, read_provenance
 
 __all__ = [
+    "BaseIdentity",
     "LoraConfig",
     "LoraLinear",
+    "Provenance",
     "adapter_layers",
     "adapter_parameters",
     "attach_lora",
+    "base_identity",
     "detach_lora",
     "load_adapter",
+    "provenance_of",
+    "read_provenance",
     "save_adapter",
 ]

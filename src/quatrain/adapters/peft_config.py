@@ -62,8 +62,20 @@ class StoredConfig:
         return next(own, self.lora_alpha)
 
 
-def write_config(folder: Path, layers: Mapping[str, LoraLinear], model: nn.Module, base: str | None) -> None:
-    """Write the configuration with which PEFT puts exactly `layers` into the base of `model`."""
+def write_config(
+    folder: Path,
+    layers: Mapping[str, LoraLinear],
+    model: nn.Module,
+    *,
+    base: str | None = None,
+    revision: str | None = None,
+) -> None:
+    """Write the configuration with which PEFT puts exactly `layers` into the base of `model`.
+
+    Args:
+        base: name or path of the base.
+        revision: its commit on the hub, if it came from there.
+    """
     first = next(iter(layers.values()))
     targets, blocks = describe_targets(layers, [name for name, _ in model.named_modules()])
     config = {
@@ -83,7 +95,7 @@ def write_config(folder: Path, layers: Mapping[str, LoraLinear], model: nn.Modul
         "alpha_pattern": {
             _exactly(n): layer.lora_alpha for n, layer in layers.items() if layer.lora_alpha != first.lora_alpha
         },
-        "revision": None,
+        "revision": revision,
         "target_modules": targets,
         "task_type": "CAUSAL_LM",
         "use_dora": False,

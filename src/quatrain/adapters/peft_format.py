@@ -1,7 +1,8 @@
 """PEFT's adapter folder: tensors, configuration and model card, written and read.
 
 `adapter_model.safetensors` has the keys ``base_model.model.<module>.lora_A.weight`` [r, in] and ``….lora_B.weight``
-[out, r]; `adapter_config.json` is the business of ``peft_config.py``.
+[out, r], and in its metadata what it was trained on (``provenance.py``); `adapter_config.json` is the business of
+``peft_config.py``.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,14 @@ from quatrain.adapters.attach import adapter_layers, replace_module
 from quatrain.adapters.lora import LoraLinear, linear_features
 from quatrain.adapters.model_card import write_card
 from quatrain.adapters.peft_config import read_config, write_config
+from quatrain.adapters.provenance import (
+    Provenance,
+    base_identity,
+    check_base,
+    provenance_of,
+    read_provenance,
+    to_metadata,
+)
 from quatrain.adapters.targets import adaptable_linears
 from quatrain.errors import AdapterError
 
@@ -24,13 +33,21 @@ _PREFIX = "base_model.model."
 _HALVES = {".lora_A.weight": "lora_A", ".lora_B.weight": "lora_B"}
 
 
-def save_adapter(model: nn.Module, folder: str | Path, *, base_model_name_or_path: str | None = None) -> Path:
+def save_adapter(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    base_model_name_or_path: str | None = None,
+    provenance: Provenance | None = None,
+) -> Path:
     """Write the model's adapter in PEFT's format, so that ``PeftModel.from_pretrained(base, folder)`` loads it.
 
     Args:
         model: a model that carries LoRA layers.
         folder: made when missing; its two adapter files are overwritten, a `README.md` is not.
-        base_model_name_or_path: name of the base, stored for those who load the adapter.
+        base_model_name_or_path: name of the base, stored for those who load the adapter. Default: what the model was
+            loaded from.
+        provenance: what the adapter was trained on. Default: what the model itself knows, which isn't its tokenizer.
 
     Raises:
         AdapterError: the model carries no adapter.
@@ -45,27 +62,33 @@ def save_adapter(model: nn.Module, folder: str | Path, *, base_model_name_or_pat
         for name, layer in layers.items()
         for half in ("lora_A", "lora_B")
     }
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    write_config(folder, layers, model, base_model_name_or_path)
-    write_card(folder, base_model_name_or_path)
+    provenance = provenance or provenance_of(model)
+    base = base_model_name_or_path or (provenance.base and provenance.base.name)
+    save_file(tensors, folder / WEIGHTS, metadata=to_metadata(provenance))
+    revision = provenance.base.revision if provenance.base else None
+    write_config(folder, layers, model, base=base, revision=revision)
+    write_card(folder, base)
     return folder
 
 
-def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool = False) -> nn.Module:
+def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool = False, force: bool = False) -> nn.Module:
     """Load an adapter in PEFT's format into `model`: its LoRA layers are attached, or filled when they are there.
 
     Args:
         model: a base, or a model that carries an adapter of exactly the same layers and ranks.
         folder: holds `adapter_config.json` and `adapter_model.safetensors`.
         trainable: leave the adapter's tensors with ``requires_grad``.
+        force: load it although it was trained on a base with other weights.
 
     Raises:
         AdapterError: a file is missing or damaged, the adapter uses a feature that Quatrain doesn't compute, or it
-            doesn't fit the model; nothing is changed then.
+            was trained on another base or doesn't fit the model; nothing is changed then.
     """
     folder = Path(folder)
     config = read_config(folder)
     halves = _pair(_read_tensors(folder / WEIGHTS), folder)
+    if not force:
+        check_base(read_provenance(folder / WEIGHTS), base_identity(model), folder)
     linears = adaptable_linears(model)
     present = adapter_layers(model)
     _check_fit(halves, linears, present, folder)

@@ -44,6 +44,9 @@ Named = Annotated[
 Adapter = Annotated[
     Path | None, typer.Option(help="Folder of an adapter in PEFT's format to put on the base.", show_default=False)
 ]
+Force = Annotated[
+    bool, typer.Option("--force", help="Use the adapter although it was trained on a base with other weights.")
+]
 Quantization = Annotated[
     str | None,
     typer.Option(

@@ -5,7 +5,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from quatrain.cli.arguments import Adapter, Device, MaxNewTokens, Named, Quantization, System, Temperature, utf8_input
+from quatrain.cli.arguments import (
+    Adapter,
+    Device,
+    Force,
+    MaxNewTokens,
+    Named,
+    Quantization,
+    System,
+    Temperature,
+    utf8_input,
+)
 
 Reply = Callable[[list[dict], Callable[[str], None]], object]
 """Given a history, tells the model's next turn piece by piece."""
@@ -21,6 +31,7 @@ def chat(
     temperature: Temperature = 0.0,
     quantization: Quantization = None,
     device: Device = None,
+    force: Force = False,
 ) -> None:
     """Talk to a base or to what a run has made of it.
 
@@ -34,7 +45,7 @@ def chat(
     from quatrain.evaluation import stream_reply
 
     console = Console(highlight=False)
-    model, tokenizer = open_model(named, adapter=adapter, quantization=quantization, device=device)
+    model, tokenizer = open_model(named, adapter=adapter, quantization=quantization, device=device, force=force)
 
     reply = partial(stream_reply, model, tokenizer, max_new_tokens=max_new_tokens, temperature=temperature)
     _converse(console, reply, system)

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from quatrain.cli.arguments import Adapter, Device, MaxNewTokens, Named, Quantization, System, in_a_folder, utf8_input
+from quatrain.cli.arguments import (
+    Adapter,
+    Device,
+    Force,
+    MaxNewTokens,
+    Named,
+    Quantization,
+    System,
+    in_a_folder,
+    utf8_input,
+)
 
 
 def generate(
@@ -30,6 +40,7 @@ def generate(
     ] = None,
     quantization: Quantization = None,
     device: Device = None,
+    force: Force = False,
 ) -> None:
     """Answer prompts in batches, greedily. For a conversation use `quatrain chat`."""
     from quatrain.cli.opening import open_model
@@ -40,7 +51,7 @@ def generate(
     with utf8_input():
         asked = prompts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
         "".join(asked).encode()
-    model, tokenizer = open_model(named, adapter=adapter, quantization=quantization, device=device)
+    model, tokenizer = open_model(named, adapter=adapter, quantization=quantization, device=device, force=force)
     opening = [{"role": "system", "content": system}] if system else []
     ids = [render_prompt([*opening, {"role": "user", "content": p}], tokenizer) for p in asked]
     with ProgressDisplay(enabled=sys.stderr.isatty()) as display:

@@ -64,8 +64,12 @@ def _from_adapter(folder: Path) -> Target:
     return Target(base, folder, {})
 
 
-def open_model(named: str, *, adapter: Path | None = None, **changes: Any) -> tuple[Any, Any]:
-    """Load what `named` stands for, with `adapter` in place of its own if given. A change that is None is none."""
+def open_model(named: str, *, adapter: Path | None = None, force: bool = False, **changes: Any) -> tuple[Any, Any]:
+    """Load what `named` stands for, with `adapter` in place of its own if given. A change that is None is none.
+
+    Args:
+        force: put the adapter on the base although it was trained on one with other weights.
+    """
     from quatrain.adapters import load_adapter
     from quatrain.models import load_model
 
@@ -78,5 +82,5 @@ def open_model(named: str, *, adapter: Path | None = None, **changes: Any) -> tu
         raise ConfigError(f"{target.base} holds no tokenizer; add its tokenizer.json")
     adapter = adapter or target.adapter
     if adapter is not None:
-        load_adapter(model, adapter)
+        load_adapter(model, adapter, force=force)
     return model, tokenizer

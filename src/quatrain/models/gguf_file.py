@@ -25,7 +25,7 @@ from quatrain.errors import ModelError
 from quatrain.models.gguf_config import build_config
 from quatrain.models.gguf_header import read_header
 from quatrain.models.host_memory import release_freed_pages
-from quatrain.models.naming import Assignment, NamePlan, Stored
+from quatrain.models.naming import SAMPLE, Assignment, NamePlan, Stored
 
 ROPE_FACTORS = "rope_freqs.weight"
 """Llama 3's frequency factors, which Hugging Face describes by four numbers in the config instead."""
@@ -111,6 +111,11 @@ class GgufFile:
         if layout.norm_offset and name.endswith("norm.weight"):
             out -= layout.norm_offset
         return out
+
+    def sample(self, name: str) -> bytes:
+        """The first and last stored bytes of the tensor."""
+        stored = self._header.tensors[name].data.reshape(-1)
+        return stored[:SAMPLE].tobytes() + stored[-SAMPLE:].tobytes()
 
     def arriving(self, groups: list[list[str]], device: torch.device) -> Generator[dict[str, torch.Tensor], None, None]:
         """The tensors of each group in turn, as `read` gives them: numpy dequantizes, so they start on the CPU."""

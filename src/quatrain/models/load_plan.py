@@ -34,6 +34,10 @@ class Weights(Protocol):
         """
         ...
 
+    def sample(self, name: str) -> bytes:
+        """The first and last stored bytes of the tensor, without reading what lies between."""
+        ...
+
     def plan_names(self, model: PreTrainedModel, stored: Iterable[str]) -> NamePlan:
         """Finds a parameter of the skeleton for each stored name."""
         ...

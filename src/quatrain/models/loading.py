@@ -14,10 +14,12 @@ from typing import Any, Literal
 from transformers import PreTrainedModel
 
 from quatrain import device as devices
+from quatrain.adapters.provenance import identify
 from quatrain.errors import ConfigError
 from quatrain.models.choosing import choose
 from quatrain.models.filling import Progress, fill
 from quatrain.models.gguf_file import GgufFile
+from quatrain.models.identity import identity_of
 from quatrain.models.load_plan import LoadPlan, plan_load
 from quatrain.models.placing import Placement
 from quatrain.models.safetensors_folder import SafetensorsFolder
@@ -93,6 +95,7 @@ def load_model(
         quantize_head=quantize_head,
         quantize_embeddings=quantize_embeddings,
     )
+    identify(model, identity_of(where, weights, model.config))
     fill(model, plan, weights, decisions, placement, progress)
     special = weights.special_tokens() if isinstance(weights, GgufFile) else {}
     tokenizer = read_tokenizer(where, special=special, trust_remote_code=trust_remote_code)

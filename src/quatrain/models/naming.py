@@ -18,6 +18,9 @@ from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 
+SAMPLE = 256
+"""Bytes at each end of a stored tensor by which a checkpoint is recognised."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:

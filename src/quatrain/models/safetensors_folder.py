@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from quatrain.errors import ModelError
 from quatrain.models.cuda_lane import CudaLane
 from quatrain.models.host_memory import release_freed_pages
-from quatrain.models.naming import NamePlan, Stored, plan_names
+from quatrain.models.naming import SAMPLE, NamePlan, Stored, plan_names
 from quatrain.models.read_ahead import Extent, read_ahead
 from quatrain.models.sources import checked_file
 
@@ -65,6 +65,15 @@ class SafetensorsFolder:
             self._handle = safe_open(self._paths[shard], framework="pt", device="cpu")
             self._shard = shard
         return self._handle.get_tensor(name)
+
+    def sample(self, name: str) -> bytes:
+        """The first and last stored bytes of the tensor."""
+        extent = self.extents[name]
+        with open(extent.path, "rb") as file:
+            file.seek(extent.offset)
+            start = file.read(min(SAMPLE, extent.nbytes))
+            file.seek(extent.offset + max(0, extent.nbytes - SAMPLE))
+            return start + file.read(min(SAMPLE, extent.nbytes))
 
     def arriving(self, groups: list[list[str]], device: torch.device) -> Generator[dict[str, torch.Tensor], None, None]:
         """The tensors of each group in turn: on a GPU read ahead, each in its own memory; else as `read` gives them."""

@@ -16,6 +16,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from quatrain.adapters import adapter_layers
 from quatrain.errors import ModelError
+from quatrain.models.identity import note_origin
 from quatrain.models.safetensors_folder import INDEX
 from quatrain.quantization import QuantizedModule
 
@@ -47,6 +48,7 @@ def save_quantized(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | 
     state = {name: tensor for name, tensor in model.state_dict().items() if name not in model.all_tied_weights_keys}
     # Names and shapes as published checkpoints have them: one tensor per expert, for instance.
     _write_shards(revert_weight_conversion(model, state), folder)
+    note_origin(model)
     model.config.save_pretrained(folder)
     if model.generation_config is not None:
         model.generation_config.save_pretrained(folder)

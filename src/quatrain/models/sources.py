@@ -27,6 +27,11 @@ class Source:
     gguf_file: str | None = None
     """The GGUF file's name inside the folder, if the source is one."""
 
+    @property
+    def commit(self) -> str | None:
+        """The commit on the hub that the files are of; None for files that didn't come through the hub's cache."""
+        return self.folder.name if self.folder.parent.name == "snapshots" else None
+
 
 def locate(
     source: str | Path, *, revision: str | None = None, weights: bool = True, trust_remote_code: bool = False

@@ -1,17 +1,15 @@
 """The first event of a run: what is trained, on what, by which versions."""
 
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 
 from torch import nn
 
 from quatrain import device as hardware
+from quatrain.adapters.provenance import installed_versions
 from quatrain.quantization import QuantizedModule
 from quatrain.runlog import RunStarted
 from quatrain.training.build import Setup
 from quatrain.training.config import RunConfig
-
-_VERSIONS = ("quatrain", "torch", "transformers", "triton", "safetensors")
 
 
 def run_started(setup: Setup, step: int) -> RunStarted:
@@ -30,7 +28,7 @@ def run_started(setup: Setup, step: int) -> RunStarted:
         rows=summary.samples,
         tokens=summary.tokens,
         supervised_tokens=summary.supervised_tokens,
-        versions=_versions(),
+        versions=installed_versions(),
     )
 
 
@@ -55,13 +53,3 @@ def base_size(model: nn.Module) -> tuple[int, int]:
     packed = [m.quantized for m in model.modules() if isinstance(m, QuantizedModule)]
     weights = sum(p.numel() for p in frozen) + sum(q.numel for q in packed)
     return weights, sum(p.nbytes for p in frozen) + sum(q.nbytes for q in packed)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _VERSIONS:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

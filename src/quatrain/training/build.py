@@ -9,7 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from quatrain.adapters import adapter_layers, adapter_parameters, attach_lora, load_adapter
+from quatrain.adapters import (
+    Provenance,
+    adapter_layers,
+    adapter_parameters,
+    attach_lora,
+    load_adapter,
+    provenance_of,
+)
 from quatrain.blocks import POLICIES
 from quatrain.data import DataConfig, Loader, Prepared, Question, load_examples, prepare
 from quatrain.errors import ConfigError, ModelError
@@ -39,6 +46,8 @@ class Setup:
     """Of `task_eval`; empty without one."""
     optimizer: AdamW
     total_micro_batches: int
+    provenance: Provenance
+    """What the adapter will have been trained on."""
 
     @property
     def epochs_done(self) -> float:
@@ -96,6 +105,7 @@ def build(
         questions=_questions(config, tokenizer),
         optimizer=_optimizer(model, config),
         total_micro_batches=_total_micro_batches(config, loader),
+        provenance=provenance_of(model, tokenizer),
     )
 
 

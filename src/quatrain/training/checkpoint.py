@@ -120,7 +120,7 @@ def load_checkpoint(folder: RunFolder, setup: Setup) -> Loaded:
 
 def _write(aside: Path, setup: Setup, progress: Progress, files: Files) -> None:
     def adapter() -> None:
-        save_adapter(setup.model, aside, base_model_name_or_path=setup.config.model)
+        save_adapter(setup.model, aside, base_model_name_or_path=setup.config.model, provenance=setup.provenance)
 
     files.write(adapter, aside / _WEIGHTS, aside / _CONFIG, aside / _CARD)
     moments = setup.optimizer.state_tensors()

@@ -274,7 +274,12 @@ class _Run:
     def _hand_over(self) -> None:
         """Write the adapter that the run was for."""
         shutil.rmtree(self.folder.adapter, ignore_errors=True)
-        save_adapter(self.setup.model, self.folder.adapter, base_model_name_or_path=self.config.model)
+        save_adapter(
+            self.setup.model,
+            self.folder.adapter,
+            base_model_name_or_path=self.config.model,
+            provenance=self.setup.provenance,
+        )
 
     def _close(self, status: Literal["completed", "interrupted", "failed"]) -> None:
         self.writer.write(

@@ -41,7 +41,7 @@ def chat(
     """
     from rich.console import Console
 
-    from quatrain.cli.opening import open_model
+    from quatrain.training.opening import open_model
     from quatrain.evaluation import stream_reply
 
     console = Console(highlight=False)

@@ -43,7 +43,7 @@ def generate(
     force: Force = False,
 ) -> None:
     """Answer prompts in batches, greedily. For a conversation use `quatrain chat`."""
-    from quatrain.cli.opening import open_model
+    from quatrain.training.opening import open_model
     from quatrain.data import render_prompt
     from quatrain.evaluation import generate_answers
     from quatrain.training.progress import ProgressDisplay

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quatrain.adapters import load_adapter
 from quatrain.errors import AdapterError, ConfigError
+from quatrain.models import load_model
 from quatrain.runlog import RunFolder
+from quatrain.training.config_file import read_config
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,6 @@ def resolve(named: str) -> Target:
 
 
 def _from_run(folder: RunFolder) -> Target:
-    from quatrain.training import read_config
-
     config = read_config(folder.config)
     if config.model is None:
         raise ConfigError(f"{folder.path} was trained on a model handed over in Python: its config names no `model`")
@@ -70,9 +71,6 @@ def open_model(named: str, *, adapter: Path | None = None, force: bool = False, 
     Args:
         force: put the adapter on the base although it was trained on one with other weights.
     """
-    from quatrain.adapters import load_adapter
-    from quatrain.models import load_model
-
     target = resolve(named)
     options = target.base_options | {name: value for name, value in changes.items() if value is not None}
     if options.get("quantization") == "none":

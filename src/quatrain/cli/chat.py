@@ -41,8 +41,8 @@ def chat(
     """
     from rich.console import Console
 
-    from quatrain.training.opening import open_model
     from quatrain.evaluation import stream_reply
+    from quatrain.training.opening import open_model
 
     console = Console(highlight=False)
     model, tokenizer = open_model(named, adapter=adapter, quantization=quantization, device=device, force=force)

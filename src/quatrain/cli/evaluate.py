@@ -51,9 +51,9 @@ def evaluate(
     force: Force = False,
 ) -> None:
     """Measure a base or a run on held-out rows: loss and perplexity of the answers, and how many it gives right."""
-    from quatrain.training.opening import open_model
     from quatrain.data import DataConfig
     from quatrain.evaluation import TaskConfig
+    from quatrain.training.opening import open_model
     from quatrain.training.progress import ProgressDisplay
 
     rows = DataConfig(

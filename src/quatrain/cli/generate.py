@@ -43,9 +43,9 @@ def generate(
     force: Force = False,
 ) -> None:
     """Answer prompts in batches, greedily. For a conversation use `quatrain chat`."""
-    from quatrain.training.opening import open_model
     from quatrain.data import render_prompt
     from quatrain.evaluation import generate_answers
+    from quatrain.training.opening import open_model
     from quatrain.training.progress import ProgressDisplay
 
     with utf8_input():

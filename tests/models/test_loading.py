@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, Gemma2ForCausalLM, Gemma2Model
 
 from quatrain.adapters import LoraConfig, attach_lora, detach_lora, load_adapter, save_adapter
 from quatrain.errors import ConfigError, ModelError, QuantizationError
@@ -217,6 +217,15 @@ done.set()
 thread.join()
 print(peak[0] - before)
 """
+
+
+def test_a_soft_cap_on_scores_is_never_left_out(monkeypatch):
+    """Some versions of transformers choose PyTorch's attention for Gemma 2, which doesn't have the cap."""
+    monkeypatch.setattr(Gemma2ForCausalLM, "_supports_sdpa", True)
+    monkeypatch.setattr(Gemma2Model, "_supports_sdpa", True)
+    assert build_skeleton(config_of("gemma2"), dtype=torch.float32).config._attn_implementation == "eager"
+    uncapped = config_of("gemma2", attn_logit_softcapping=None)
+    assert build_skeleton(uncapped, dtype=torch.float32).config._attn_implementation == "sdpa"
 
 
 def write_shards(folder: Path, config) -> tuple[int, int]:

@@ -56,6 +56,10 @@ def build_skeleton(config: PreTrainedConfig, *, dtype: torch.dtype, trust_remote
         owner, _, leaf = name.rpartition(".")
         module = model.get_submodule(owner)
         setattr(module, leaf, nn.Parameter(module.get_parameter(leaf).float(), requires_grad=False))
+    config = model.config
+    if getattr(config, "attn_logit_softcapping", None) is not None and config._attn_implementation == "sdpa":
+        # transformers up to 5.17 chooses PyTorch's attention for Gemma 2, which leaves the soft cap out without a word.
+        model.set_attn_implementation("eager")
     model.requires_grad_(False)
     return model.eval()
 

@@ -11,6 +11,7 @@ ROOT = Path(quatrain.__file__).parent
 FLOORS = {
     "errors": 0,
     "device": 0,
+    "files": 0,
     "runlog": 0,
     "ops": 1,
     "quantization": 2,
@@ -31,8 +32,8 @@ FLOORS = {
     "web": 9,
 }
 MAY_IMPORT_TRANSFORMERS = {"models", "data", "evaluation"}
-# `device` and `runlog` use the typed errors; everything else on a floor is a stranger to its neighbours.
-SAME_FLOOR = {("device", "errors"), ("runlog", "errors")}
+# `device`, `files` and `runlog` use the typed errors; everything else on a floor is a stranger to its neighbours.
+SAME_FLOOR = {("device", "errors"), ("files", "errors"), ("runlog", "errors")}
 
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 

@@ -35,6 +35,10 @@ class DataError(QuatrainError, ValueError):
     """Training or evaluation data can't be read or used."""
 
 
+class OutputError(QuatrainError, OSError):
+    """A result can't be written, or isn't on the disk as it was written."""
+
+
 class CheckpointError(QuatrainError, OSError):
     """A checkpoint or run folder can't be written, read or trusted."""
 

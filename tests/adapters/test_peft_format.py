@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from quatrain.adapters import LoraConfig, adapter_layers, adapter_parameters, attach_lora, load_adapter, save_adapter
-from quatrain.errors import AdapterError
+from quatrain.errors import AdapterError, OutputError
 
 
 def base(folder):
@@ -142,6 +142,22 @@ def edit_tensors(folder, change):
     save_file(tensors, path)
 
 
+def rename(tensors, old, new):
+    for key in [key for key in tensors if old in key]:
+        tensors[key.replace(old, new)] = tensors.pop(key)
+
+
+def drop(tensors, part):
+    for key in [key for key in tensors if part in key]:
+        del tensors[key]
+
+
+def only_w(tensors):
+    rename(tensors, "q_proj", "w")
+    for key in [key for key in tensors if ".w." not in key]:
+        del tensors[key]
+
+
 KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 
 
@@ -171,10 +187,15 @@ KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
         (lambda f: edit_tensors(f, lambda t: t.update({"odd": torch.zeros(1)})), "odd"),
         (lambda f: edit_tensors(f, lambda t: t.update({KEY: torch.zeros(3, 64)})), "shapes"),
         (lambda f: edit_tensors(f, lambda t: t[KEY].fill_(float("nan"))), "finite"),
-        (
-            lambda f: edit_tensors(f, lambda t: t.update({k.replace("q_proj", "w"): v.clone() for k, v in t.items()})),
-            "doesn't have",
-        ),
+        (lambda f: edit_tensors(f, lambda t: rename(t, "q_proj", "w")), "doesn't select"),
+        (lambda f: (edit_config(f, target_modules=["w"]), edit_tensors(f, only_w)), "doesn't have"),
+        (lambda f: edit_tensors(f, lambda t: drop(t, "layers.1.mlp")), "no tensors for 'model.layers.1.mlp.gate_proj'"),
+        (lambda f: edit_config(f, r=8), "rank 4 by its tensors and 8 by its configuration"),
+        (lambda f: edit_config(f, rank_pattern={"v_proj": 2}), "v_proj has rank 4 by its tensors and 2"),
+        (lambda f: edit_config(f, target_modules=3), "target_modules"),
+        (lambda f: edit_config(f, target_modules="("), "no regular expression"),
+        (lambda f: edit_config(f, layers_to_transform="1"), "layers_to_transform"),
+        (lambda f: edit_config(f, base_model_name_or_path=1), "base_model_name_or_path"),
     ],
 )
 def test_a_damaged_or_foreign_adapter_is_refused_and_the_model_stays_as_it_was(damage, words, saved, tiny_llama_dir):
@@ -189,6 +210,47 @@ def test_fields_of_other_releases_that_are_not_set_do_no_harm(saved, tiny_llama_
     edit_config(saved, next_years_feature=None, another={}, one_more=False)
     edit_config(saved, init_lora_weights="eva", eva_config={"rho": 2.0})
     assert adapter_layers(load_adapter(base(tiny_llama_dir), saved))
+
+
+def test_half_a_file_is_refused(saved, tiny_llama_dir):
+    path = saved / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(AdapterError, match="damaged"):
+        load_adapter(base(tiny_llama_dir), saved)
+
+
+@pytest.mark.parametrize("what", ["save_file", "write_config"])
+def test_a_full_disk_leaves_what_was_there(saved, tiny_llama_dir, monkeypatch, what):
+    def full(*arguments, **settings):
+        raise OSError(28, "No space left on device")
+
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    monkeypatch.setattr(f"quatrain.adapters.peft_format.{what}", full)
+    model = randomize(attach_lora(base(tiny_llama_dir)))
+    for folder in (saved, saved.parent / "new"):
+        with pytest.raises(OutputError, match="No space left on device"):
+            save_adapter(model, folder)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_what_the_disk_gives_back_differently_is_not_put_in_place(saved, tiny_llama_dir, monkeypatch):
+    def worn(tensors, path, metadata):
+        save_file({key: tensor + 1 for key, tensor in tensors.items()}, path, metadata)
+
+    before = (saved / "adapter_model.safetensors").read_bytes()
+    monkeypatch.setattr("quatrain.adapters.peft_format.save_file", worn)
+    with pytest.raises(OutputError, match="isn't on the disk as it was written"):
+        save_adapter(attach_lora(base(tiny_llama_dir)), saved)
+    assert (saved / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_a_run_that_has_diverged_is_saved_and_refused_when_loaded(tiny_llama_dir, tmp_path):
+    model = attach_lora(base(tiny_llama_dir))
+    with torch.no_grad():
+        next(iter(adapter_parameters(model).values()))[0] = float("nan")
+    with pytest.raises(AdapterError, match="finite"):
+        load_adapter(model, save_adapter(model, tmp_path / "adapter"))
 
 
 def test_saving_without_an_adapter_is_an_error(tiny_llama_dir, tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Container
 from pathlib import Path
 from typing import NoReturn
 
-from quatrain.training.files import Files
+from quatrain.files import Files
 
 KILLED = 77
 """Exit status of a process that :func:`kill` has ended."""

@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 
 from quatrain.adapters import adapter_parameters
 from quatrain.errors import CheckpointError
+from quatrain.files import Files
 from quatrain.runlog import CheckpointSaved, Noted, RunFinished, RunFolder, StepDone, read_events
 from quatrain.training import RunConfig, loop, train
 from quatrain.training.build import Setup, build
 from quatrain.training.checkpoint import REQUIRED, load_checkpoint, save_checkpoint
 from quatrain.training.checkpoints_kept import remove_old_checkpoints
-from quatrain.training.files import Files
 from quatrain.training.seal import MANIFEST, flaw
 from quatrain.training.state import Progress
 from tests.training.faults import FaultyFiles, fail

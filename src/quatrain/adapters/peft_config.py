@@ -10,33 +10,27 @@ Source: ``LoraConfig``, ``get_pattern_key`` and ``LoraLayer.update_layer`` of PE
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
-from quatrain.adapters.lora import LoraLinear
-from quatrain.adapters.targets import describe_targets
+from quatrain.adapters.selection import Selection
+from quatrain.adapters.stored import StoredAdapter
 from quatrain.errors import AdapterError
-from quatrain.quantization.linears import is_transposed
 
 CONFIG = "adapter_config.json"
 
 _UNDERSTOOD = {
-    "peft_type", "lora_alpha", "alpha_pattern", "use_rslora", "lora_dropout", "bias", "init_lora_weights",
-}  # fmt: skip
-# Which layers there are and of which ranks: the tensors' own names and shapes say it.
-_SEEN_FROM_TENSORS = {
-    "r", "rank_pattern", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out",
+    "peft_type", "r", "rank_pattern", "lora_alpha", "alpha_pattern", "use_rslora", "lora_dropout", "bias",
+    "init_lora_weights", "base_model_name_or_path", "revision", "target_modules", "exclude_modules",
+    "layers_to_transform", "layers_pattern", "fan_in_fan_out",
 }  # fmt: skip
 # Notes for other programs, and settings of features that have a switch of their own.
 _WITHOUT_EFFECT = {
-    "base_model_name_or_path", "revision", "task_type", "auto_mapping", "peft_version", "inference_mode",
-    "runtime_config", "megatron_core", "qalora_group_size", "loftq_config", "eva_config", "corda_config",
-    "lora_ga_config", "ensure_weight_tying",
+    "task_type", "auto_mapping", "peft_version", "inference_mode", "runtime_config", "megatron_core",
+    "qalora_group_size", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "ensure_weight_tying",
 }  # fmt: skip
-_KNOWN = _UNDERSTOOD | _SEEN_FROM_TENSORS | _WITHOUT_EFFECT
+_KNOWN = _UNDERSTOOD | _WITHOUT_EFFECT
 # Ways to draw A and B that leave the base alone.
 _HARMLESS_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 # Ways that take part of the base's weight into A and B; PEFT takes it out of the base again at every loading.
@@ -47,6 +41,10 @@ _STARTS_FROM_THE_BASE = ("pissa", "olora", "corda", "lora_ga")
 class StoredConfig:
     """What an `adapter_config.json` says beyond the tensors."""
 
+    r: float
+    """Rank of layers that no pattern covers."""
+    rank_pattern: Mapping[str, float]
+    """Ranks by regular expression."""
     lora_alpha: float
     """Numerator of the scale, for layers that no pattern covers."""
     alpha_pattern: Mapping[str, float]
@@ -55,48 +53,46 @@ class StoredConfig:
     """Dropout of the adapter's input while training."""
     use_rslora: bool
     """Whether the scale divides by √r."""
+    selection: Selection
+    """Which modules of the base PEFT adapts."""
+    base: str | None
+    """Name or path of the base."""
+    revision: str | None
+    """Of the base, on the hub."""
 
     def alpha_of(self, name: str) -> float:
         """The numerator for a module: that of the first expression that covers its name, or a tail after a dot."""
-        own = (alpha for key, alpha in self.alpha_pattern.items() if re.match(rf"(.*\.)?({key})$", name))
-        return next(own, self.lora_alpha)
+        return _covering(self.alpha_pattern, name, self.lora_alpha)
+
+    def rank_of(self, name: str) -> float:
+        """The rank for a module, found in the same way."""
+        return _covering(self.rank_pattern, name, self.r)
 
 
-def write_config(
-    folder: Path,
-    layers: Mapping[str, LoraLinear],
-    model: nn.Module,
-    *,
-    base: str | None = None,
-    revision: str | None = None,
-) -> None:
-    """Write the configuration with which PEFT puts exactly `layers` into the base of `model`.
+def _covering(patterns: Mapping[str, float], name: str, default: float) -> float:
+    return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", name)), default)
 
-    Args:
-        base: name or path of the base.
-        revision: its commit on the hub, if it came from there.
-    """
+
+def write_config(folder: Path, adapter: StoredAdapter) -> None:
+    """Write the configuration with which PEFT puts exactly this adapter's layers into its base."""
+    layers = adapter.layers
     first = next(iter(layers.values()))
-    targets, blocks = describe_targets(layers, [name for name, _ in model.named_modules()])
     config = {
-        "base_model_name_or_path": base,
+        **asdict(adapter.selection),
+        "alpha_pattern": {
+            _exactly(n): layer.lora_alpha for n, layer in layers.items() if layer.lora_alpha != first.lora_alpha
+        },
+        "base_model_name_or_path": adapter.base,
         "bias": "none",
-        "fan_in_fan_out": is_transposed(first.base_layer),
         "inference_mode": True,
         "init_lora_weights": True,
-        "layers_pattern": None,
-        "layers_to_transform": blocks,
         "lora_alpha": first.lora_alpha,
-        "lora_dropout": first.lora_dropout,
+        "lora_dropout": adapter.lora_dropout,
         "modules_to_save": None,
         "peft_type": "LORA",
         "r": first.r,
         "rank_pattern": {_exactly(n): layer.r for n, layer in layers.items() if layer.r != first.r},
-        "alpha_pattern": {
-            _exactly(n): layer.lora_alpha for n, layer in layers.items() if layer.lora_alpha != first.lora_alpha
-        },
-        "revision": revision,
-        "target_modules": targets,
+        "revision": adapter.revision,
         "task_type": "CAUSAL_LM",
         "use_dora": False,
         "use_rslora": first.use_rslora,
@@ -120,7 +116,7 @@ def read_config(folder: Path) -> StoredConfig:
         raise AdapterError(f"an adapter folder holds {CONFIG} and the tensors; {folder} has no {CONFIG}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AdapterError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         found = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
@@ -128,12 +124,17 @@ def read_config(folder: Path) -> StoredConfig:
     _check_features(path, config)
     _check_start(path, config.get("init_lora_weights"))
     numbers = _numbers(
-        path, {"lora_alpha": config.get("lora_alpha"), "lora_dropout": config.get("lora_dropout") or 0.0}
+        path,
+        {name: config.get(name) for name in ("r", "lora_alpha")} | {"lora_dropout": config.get("lora_dropout") or 0.0},
     )
     return StoredConfig(
         **numbers,
-        alpha_pattern=_patterns(path, config.get("alpha_pattern") or {}),
+        rank_pattern=_patterns(path, config, "rank_pattern"),
+        alpha_pattern=_patterns(path, config, "alpha_pattern"),
         use_rslora=bool(config.get("use_rslora")),
+        selection=_selection(path, config),
+        base=_text(path, config, "base_model_name_or_path"),
+        revision=_text(path, config, "revision"),
     )
 
 
@@ -167,12 +168,52 @@ def _numbers(path: Path, values: Mapping[str, Any]) -> dict[str, float]:
     return dict(values)
 
 
-def _patterns(path: Path, patterns: Any) -> dict[str, float]:
+def _patterns(path: Path, config: Mapping[str, Any], field: str) -> dict[str, float]:
+    patterns = config.get(field) or {}
     if not isinstance(patterns, dict):
-        raise AdapterError(f"{path}: `alpha_pattern` must map names to numbers, found {patterns!r}")
+        raise AdapterError(f"{path}: `{field}` must map names to numbers, found {patterns!r}")
     for pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise AdapterError(f"{path}: `alpha_pattern` has {pattern!r}, no regular expression ({error})") from error
+        _compiles(path, field, pattern)
     return _numbers(path, patterns)
+
+
+def _compiles(path: Path, field: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise AdapterError(f"{path}: `{field}` has {pattern!r}, no regular expression ({error})") from error
+
+
+def _text(path: Path, config: Mapping[str, Any], field: str) -> str | None:
+    value = config.get(field)
+    if value is not None and not isinstance(value, str):
+        raise AdapterError(f"{path}: `{field}` must be a text, found {value!r}")
+    return value
+
+
+def _selection(path: Path, config: Mapping[str, Any]) -> Selection:
+    blocks = config.get("layers_to_transform")
+    if not isinstance(blocks, int | None) and not _all_of(int, blocks):
+        raise AdapterError(f"{path}: `layers_to_transform` must be block indices, found {blocks!r}")
+    return Selection(
+        target_modules=_names(path, config, "target_modules"),
+        exclude_modules=_names(path, config, "exclude_modules"),
+        layers_to_transform=tuple(blocks) if isinstance(blocks, list) else blocks,
+        layers_pattern=_names(path, config, "layers_pattern"),
+        fan_in_fan_out=bool(config.get("fan_in_fan_out")),
+    )
+
+
+def _names(path: Path, config: Mapping[str, Any], field: str) -> str | tuple[str, ...] | None:
+    value = config.get(field)
+    if isinstance(value, str):
+        _compiles(path, field, value)
+    elif value is not None:
+        if not _all_of(str, value):
+            raise AdapterError(f"{path}: `{field}` must be names or one expression, found {value!r}")
+        value = tuple(value)
+    return value
+
+
+def _all_of(kind: type, value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, kind) for item in value)

@@ -11,101 +11,73 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from quatrain.adapters.attach import adapter_layers, replace_module
-from quatrain.adapters.lora import LoraLinear, linear_features
-from quatrain.adapters.model_card import write_card
-from quatrain.adapters.peft_config import read_config, write_config
-from quatrain.adapters.provenance import (
-    Provenance,
-    base_identity,
-    check_base,
-    provenance_of,
-    read_provenance,
-    to_metadata,
-)
-from quatrain.adapters.targets import adaptable_linears
-from quatrain.errors import AdapterError
+from quatrain.adapters.model_card import CARD, write_card
+from quatrain.adapters.peft_config import StoredConfig, read_config, write_config
+from quatrain.adapters.provenance import read_provenance, to_metadata
+from quatrain.adapters.stored import LowRank, StoredAdapter, in_module_order
+from quatrain.errors import AdapterError, OutputError
+from quatrain.files import written_aside
 
 WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
-_HALVES = {".lora_A.weight": "lora_A", ".lora_B.weight": "lora_B"}
+_HALVES = {".lora_A.weight": "a_RI", ".lora_B.weight": "b_OR"}
 
 
-def save_adapter(
-    model: nn.Module,
-    folder: str | Path,
-    *,
-    base_model_name_or_path: str | None = None,
-    provenance: Provenance | None = None,
-) -> Path:
-    """Write the model's adapter in PEFT's format, so that ``PeftModel.from_pretrained(base, folder)`` loads it.
-
-    Args:
-        model: a model that carries LoRA layers.
-        folder: made when missing; its two adapter files are overwritten, a `README.md` is not.
-        base_model_name_or_path: name of the base, stored for those who load the adapter. Default: what the model was
-            loaded from.
-        provenance: what the adapter was trained on. Default: what the model itself knows, which isn't its tokenizer.
+def write_adapter(adapter: StoredAdapter, folder: Path) -> Path:
+    """Write the three files aside, read them back, and put them in place; a card that is there stays.
 
     Raises:
-        AdapterError: the model carries no adapter.
+        OutputError: the disk can't, or doesn't give back what was written; what was in `folder` is still there.
     """
-    layers = adapter_layers(model)
-    if not layers:
-        raise AdapterError("this model carries no adapter: call `attach_lora(model)` before saving one")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {
-        f"{_PREFIX}{name}.{half}.weight": getattr(layer, half).detach().cpu().contiguous()
-        for name, layer in layers.items()
-        for half in ("lora_A", "lora_B")
+        f"{_PREFIX}{name}{half}": getattr(layer, field).detach().cpu().contiguous()
+        for name, layer in adapter.layers.items()
+        for half, field in _HALVES.items()
     }
-    provenance = provenance or provenance_of(model)
-    base = base_model_name_or_path or (provenance.base and provenance.base.name)
-    save_file(tensors, folder / WEIGHTS, metadata=to_metadata(provenance))
-    revision = provenance.base.revision if provenance.base else None
-    write_config(folder, layers, model, base=base, revision=revision)
-    write_card(folder, base)
+    with written_aside(folder) as aside:
+        metadata = {"format": "pt"} if adapter.provenance is None else to_metadata(adapter.provenance)
+        save_file(tensors, aside / WEIGHTS, metadata=metadata)
+        write_config(aside, adapter)
+        if not (folder / CARD).exists():
+            write_card(aside, adapter.base)
+        _compare(aside / WEIGHTS, tensors)
     return folder
 
 
-def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool = False, force: bool = False) -> nn.Module:
-    """Load an adapter in PEFT's format into `model`: its LoRA layers are attached, or filled when they are there.
+def _compare(path: Path, written: Mapping[str, Tensor]) -> None:
+    """As bytes: a run that has diverged holds NaN, which equals nothing."""
+    found = _read_tensors(path)
+    same = found.keys() == written.keys() and all(
+        torch.equal(found[key].view(torch.uint8), tensor.view(torch.uint8)) for key, tensor in written.items()
+    )
+    if not same:
+        raise OutputError(f"{path.name} isn't on the disk as it was written; look after the disk")
+
+
+def read_adapter(folder: str | Path) -> StoredAdapter:
+    """An adapter from its folder, without a base.
 
     Args:
-        model: a base, or a model that carries an adapter of exactly the same layers and ranks.
         folder: holds `adapter_config.json` and `adapter_model.safetensors`.
-        trainable: leave the adapter's tensors with ``requires_grad``.
-        force: load it although it was trained on a base with other weights.
 
     Raises:
-        AdapterError: a file is missing or damaged, the adapter uses a feature that Quatrain doesn't compute, or it
-            was trained on another base or doesn't fit the model; nothing is changed then.
+        AdapterError: a file is missing or damaged, the two contradict each other, values aren't finite, or the adapter
+            uses a feature that Quatrain doesn't compute.
     """
     folder = Path(folder)
     config = read_config(folder)
     halves = _pair(_read_tensors(folder / WEIGHTS), folder)
-    if not force:
-        check_base(read_provenance(folder / WEIGHTS), base_identity(model), folder)
-    linears = adaptable_linears(model)
-    present = adapter_layers(model)
-    _check_fit(halves, linears, present, folder)
-    model.requires_grad_(False)
-    for name, (a_RI, b_OR) in halves.items():
-        layer = present.get(name) or LoraLinear(linears[name], r=a_RI.shape[0], lora_alpha=1)
-        layer.lora_alpha = config.alpha_of(name)
-        layer.lora_dropout = config.lora_dropout
-        layer.use_rslora = config.use_rslora
-        with torch.no_grad():
-            layer.lora_A.copy_(a_RI)
-            layer.lora_B.copy_(b_OR)
-        layer.lora_A.requires_grad_(trainable)
-        layer.lora_B.requires_grad_(trainable)
-        if name not in present:
-            replace_module(model, name, layer.train(model.training))
-    return model
+    layers = {name: _layer(name, halves[name], config, folder) for name in in_module_order(halves)}
+    return StoredAdapter(
+        layers=layers,
+        selection=config.selection,
+        lora_dropout=config.lora_dropout,
+        base=config.base,
+        revision=config.revision,
+        provenance=read_provenance(folder / WEIGHTS),
+    )
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
@@ -114,12 +86,12 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in list(file.keys())}
-    except SafetensorError as error:
-        raise AdapterError(f"{path} is damaged: {error}") from error
+    except (SafetensorError, OSError) as error:
+        raise AdapterError(f"{path} is damaged: {error}. Copy or download it again") from error
 
 
-def _pair(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    """(A, B) by module name."""
+def _pair(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, dict[str, Tensor]]:
+    """Both halves by module name."""
     halves: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         half = next((suffix for suffix in _HALVES if key.endswith(suffix)), None)
@@ -132,36 +104,29 @@ def _pair(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, tuple[Tensor
         raise AdapterError(
             f"{folder}: lora_A and lora_B come in pairs; incomplete: {incomplete or 'all, the file is empty'}"
         )
-    return {name: (pair["lora_A"], pair["lora_B"]) for name, pair in halves.items()}
+    return halves
 
 
-def _check_fit(
-    halves: Mapping[str, tuple[Tensor, Tensor]],
-    linears: Mapping[str, nn.Module],
-    present: Mapping[str, LoraLinear],
-    folder: Path,
-) -> None:
-    if present and set(present) != set(halves):
-        raise AdapterError("the model carries another adapter: take it off with `detach_lora(model)` first")
-    for name, (a_RI, b_OR) in halves.items():
-        linear = linears.get(name)
-        if linear is None:
-            raise AdapterError(
-                f"{folder} adapts {name!r}, which this model doesn't have; its linears look like "
-                f"{next(iter(linears), 'none')!r}. Was the adapter trained on another base?"
-            )
-        want = _shapes(linear, r=a_RI.shape[0] if a_RI.ndim == 2 else -1)
-        if (tuple(a_RI.shape), tuple(b_OR.shape)) != want:
-            raise AdapterError(
-                f"{folder}: {name} needs lora_A and lora_B of shapes {want}, found "
-                f"{(tuple(a_RI.shape), tuple(b_OR.shape))}. Was the adapter trained on another base or rank?"
-            )
-        if not (torch.isfinite(a_RI).all() and torch.isfinite(b_OR).all()):
-            raise AdapterError(f"{folder}: {name} holds values that aren't finite; the adapter is damaged")
-
-
-def _shapes(linear: nn.Module, *, r: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    inputs, outputs = linear_features(linear)
-    if isinstance(linear, LoraLinear):
-        r = linear.r
-    return (r, inputs), (outputs, r)
+def _layer(name: str, halves: Mapping[str, Tensor], config: StoredConfig, folder: Path) -> LowRank:
+    a_RI, b_OR = halves["a_RI"], halves["b_OR"]
+    if a_RI.ndim != 2 or b_OR.ndim != 2 or a_RI.shape[0] != b_OR.shape[1]:
+        raise AdapterError(
+            f"{folder}: lora_A [r, in] and lora_B [out, r] of {name} don't fit each other's shapes: "
+            f"{list(a_RI.shape)} and {list(b_OR.shape)}"
+        )
+    if len(a_RI) != config.rank_of(name):
+        raise AdapterError(
+            f"{folder}: {name} has rank {len(a_RI)} by its tensors and {config.rank_of(name)} by its configuration, "
+            "and the scale depends on it. Were the two files saved together?"
+        )
+    if not config.selection.takes(name):
+        raise AdapterError(
+            f"{folder} holds tensors of {name}, which `target_modules` of its configuration doesn't select, so PEFT "
+            "would drop them. Were the two files saved together?"
+        )
+    if not (torch.isfinite(a_RI).all() and torch.isfinite(b_OR).all()):
+        raise AdapterError(
+            f"{folder}: {name} holds values that aren't finite: its training has diverged, or the file is damaged. Use "
+            "an earlier checkpoint"
+        )
+    return LowRank(a_RI=a_RI, b_OR=b_OR, lora_alpha=config.alpha_of(name), use_rslora=config.use_rslora)

@@ -151,7 +151,7 @@ def read_provenance(weights: Path) -> Provenance | None:
         ) from error
 
 
-def check_base(provenance: Provenance | None, base: BaseIdentity | None, adapter: Path) -> None:
+def check_base(provenance: Provenance | None, base: BaseIdentity | None, adapter: str | Path) -> None:
     """Refuse an adapter that was trained on another base. What either side doesn't know can't be compared.
 
     Raises:

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from quatrain.adapters import load_adapter, save_adapter
 from quatrain.errors import CheckpointError
+from quatrain.files import Files
 from quatrain.runlog import RunFolder
 from quatrain.training.build import Setup
-from quatrain.training.files import Files
 from quatrain.training.fingerprint import base_fingerprint
 from quatrain.training.seal import flaw, seal
 from quatrain.training.state import Progress, State, read_state, restore_random, state_of

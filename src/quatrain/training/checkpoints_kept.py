@@ -1,9 +1,9 @@
 """Which checkpoints stay: the newest few that are whole, by step number. Clocks are set back; steps only go up."""
 
 from quatrain.errors import CheckpointError
+from quatrain.files import Files
 from quatrain.runlog import RunFolder
 from quatrain.training.checkpoint import REQUIRED
-from quatrain.training.files import Files
 from quatrain.training.seal import flaw
 
 

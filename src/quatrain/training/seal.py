@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from quatrain.training.files import Files
+from quatrain.files import Files
 
 MANIFEST = "manifest.json"
 _VERSION = 1

@@ -13,22 +13,10 @@ from typing import Any, Literal
 
 from transformers import PreTrainedModel
 
-from quatrain import device as devices
-from quatrain.adapters.provenance import identify
-from quatrain.errors import ConfigError
-from quatrain.models.choosing import choose
 from quatrain.models.filling import Progress, fill
-from quatrain.models.gguf_file import GgufFile
-from quatrain.models.identity import identity_of
-from quatrain.models.load_plan import LoadPlan, plan_load
-from quatrain.models.placing import Placement
-from quatrain.models.safetensors_folder import SafetensorsFolder
-from quatrain.models.skeleton import build_skeleton, read_config, set_generation
-from quatrain.models.sources import Source, locate
-from quatrain.models.stored_quantization import take_stored
+from quatrain.models.opening import open_base
+from quatrain.models.skeleton import set_generation
 from quatrain.models.summary import attach_summary, summarize
-from quatrain.models.tokenizers import check_vocabulary, read_tokenizer
-from quatrain.ops.codebooks import QUANT_TYPES
 
 
 def load_model(
@@ -73,54 +61,22 @@ def load_model(
         ConfigError: An argument is unknown or contradicts another.
         QuantizationError: Weights hold NaN or infinity; the message names them.
     """
-    if quantization not in (None, *QUANT_TYPES):
-        raise ConfigError(f"`quantization` must be one of {', '.join(QUANT_TYPES)} or None; got {quantization!r}.")
-    where = locate(source, revision=revision, trust_remote_code=trust_remote_code)
-    target = devices.pick(device)
-    placement = Placement(
-        device=target,
-        compute_dtype=devices.compute_dtype(target, compute_dtype),
-        quant_type=quantization,
-        block_size=block_size,
+    base = open_base(
+        source,
+        quantization=quantization,
         double_quant=double_quant,
-    )
-    weights = _open(where)
-    model, plan = _prepare(where, weights, placement, trust_remote_code)
-    decisions = choose(
-        model,
-        already_quantized=bool(plan.companions),
-        dtype=placement.compute_dtype,
         block_size=block_size,
+        compute_dtype=compute_dtype,
+        device=device,
         keep_in_16bit=keep_in_16bit,
         quantize_head=quantize_head,
         quantize_embeddings=quantize_embeddings,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
     )
-    identify(model, identity_of(where, weights, model.config))
-    fill(model, plan, weights, decisions, placement, progress)
-    special = weights.special_tokens() if isinstance(weights, GgufFile) else {}
-    tokenizer = read_tokenizer(where, special=special, trust_remote_code=trust_remote_code)
-    if tokenizer is not None:
-        check_vocabulary(tokenizer, model.config.get_text_config().vocab_size)
-    set_generation(model, where, tokenizer)
-    attach_summary(model, summarize(model, {name: decision.reason for name, decision in decisions.items()}))
+    model = base.skeleton
+    fill(model, base.plan, base.weights, base.decisions, base.placement, progress)
+    tokenizer = base.read_tokenizer()
+    set_generation(model, base.where, tokenizer)
+    attach_summary(model, summarize(model, {name: decision.reason for name, decision in base.decisions.items()}))
     return model, tokenizer
-
-
-def _open(where: Source) -> GgufFile | SafetensorsFolder:
-    if where.gguf_file is not None:
-        return GgufFile(where.folder / where.gguf_file)
-    return SafetensorsFolder(where.folder)
-
-
-def _prepare(
-    where: Source, weights: GgufFile | SafetensorsFolder, placement: Placement, trust_remote_code: bool
-) -> tuple[PreTrainedModel, LoadPlan]:
-    """The empty model and the plan that fills it: everything that can go wrong without reading a weight."""
-    if isinstance(weights, GgufFile):
-        config = weights.config()
-    else:
-        config = read_config(where, trust_remote_code=trust_remote_code)
-    config.name_or_path = where.name
-    take_stored(config)
-    model = build_skeleton(config, dtype=placement.compute_dtype, trust_remote_code=trust_remote_code)
-    return model, plan_load(model, weights)

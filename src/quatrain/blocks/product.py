@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from quatrain.adapters.lora import LoraLinear
+from quatrain.blocks.weights import Handed
 from quatrain.blocks.workspace import Workspace
 from quatrain.ops.adapter_tail import TailPart, adapter_tail
 from quatrain.ops.gated_activation import LARGEST_RANK
@@ -81,6 +82,8 @@ class JoinedProduct:
         """All A below one another in the compute dtype; whoever updates adapters has it brought up to date."""
         self.gradients: AdapterGradients | None = None
         """Where the adapters' gradients are added."""
+        self.handed: Handed = {}
+        """The frozen weights that aren't in their modules now; see `weights.py`."""
 
     @property
     def adapted(self) -> list[Part]:
@@ -187,7 +190,8 @@ class JoinedProduct:
         weight_NE = self._workspace.get("weight", self.out_features, self.extended)
         for part in self.parts:
             if isinstance(part.base, QuantizedLinear):
-                part.base.quantized.dequantize(out=weight_NE[part.rows, :k])
+                quantized = self.handed.get(part.base) or part.base.quantized
+                quantized.dequantize(out=weight_NE[part.rows, :k])
             else:
                 weight_NE[part.rows, :k] = part.base.weight
         if self.tail:

@@ -1,6 +1,7 @@
 """All blocks of a model, run forward and backward without autograd."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from quatrain.blocks.policy import Policy
 from quatrain.blocks.rotary_tables import RotaryTables
 from quatrain.blocks.spec import BlockModules, BlockSpec
 from quatrain.blocks.store import ActivationStore
+from quatrain.blocks.weights import WeightSource
 from quatrain.blocks.workspace import Workspace
 from quatrain.ops.rms_norm import rms_norm, rms_norm_backward
 
@@ -25,6 +27,7 @@ class BlockStack:
         final_norm: the RMSNorm behind the last one.
         tables: rotary tables.
         device, dtype: where and in what the blocks compute.
+        weights: who hands the blocks what their modules don't hold; None: nothing.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class BlockStack:
         tables: RotaryTables,
         device: torch.device,
         dtype: torch.dtype,
+        weights: WeightSource | None = None,
     ):
         self.workspace = Workspace(device, dtype)
         self.blocks = [
@@ -41,6 +45,7 @@ class BlockStack:
         ]
         self.final_norm = final_norm
         self.adapter = FlatAdapter([product for block in self.blocks for product in block.products], dtype)
+        self.weights = weights
         self._store = ActivationStore(device)
         self._last_TH: Tensor | None = None
         """Between forward and backward: what the final norm normalized."""
@@ -55,6 +60,17 @@ class BlockStack:
         """Whether any adapter has dropout, so that training needs a seed."""
         return any(product.dropout_p for block in self.blocks for product in block.products)
 
+    def prepare(self, index: int, ahead: Iterable[int] = ()) -> None:
+        """Let block `index` find its weights; before its forward or backward.
+
+        Args:
+            ahead: the blocks that will be prepared next.
+        """
+        if self.weights is not None:
+            handed = self.weights.hand(index, ahead)
+            for product in self.blocks[index].products:
+                product.handed = handed
+
     def refresh(self) -> None:
         """Take the adapters' current values over; before the first forward after an update."""
         self.adapter.refresh()
@@ -65,7 +81,9 @@ class BlockStack:
         With `for_backward` the blocks' tensors are kept as their policies say until `backward` has used them.
         """
         residual, branch = embedded_TH, None
+        upwards = range(len(self.blocks))
         for index, block in enumerate(self.blocks):
+            self.prepare(index, chain(upwards[index + 1 :], upwards[::-1] if for_backward else upwards))
             kept = Kept()
             residual, branch = block.forward(residual, branch, row, kept)
             if for_backward:
@@ -99,7 +117,9 @@ class BlockStack:
         _, rstd_T = rms_norm(last_TH, norm.weight, eps=spec.norm_eps, offset=spec.norm_offset, out=scratch)
         d_TH = rms_norm_backward(dhidden_TH, last_TH, norm.weight, rstd_T, offset=spec.norm_offset, out=dhidden_TH)
         del last_TH
-        for index in reversed(range(len(self.blocks))):
+        upwards = range(len(self.blocks))
+        for index in reversed(upwards):
+            self.prepare(index, chain(upwards[:index][::-1], upwards))
             kept = self._store.get(index)
             self._store.fetch(index - 1)
             backward(self.blocks[index], d_TH, row, kept, input_needs_gradient=index > 0)

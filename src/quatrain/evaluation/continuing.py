@@ -13,6 +13,7 @@ from quatrain.data import reply_end_ids
 from quatrain.decoding import Decoder, Sampling
 from quatrain.errors import ModelError
 from quatrain.models.families import describe
+from quatrain.models.streaming import streamed_weights
 from quatrain.ops.linear_4bit import MOST_ROWS
 
 OnToken = Callable[[int, int], object]
@@ -60,6 +61,8 @@ def _decoder_of(model: Any, max_batch: int, capacity: int) -> Decoder:
     if not type(model).__module__.startswith("transformers."):
         # Code that ships with a checkpoint may call itself a Llama and compute something else.
         raise ModelError(f"{type(model).__name__} isn't one of transformers' own classes")
+    if streamed_weights(model) is not None:
+        raise ModelError("weights are streamed, and decoding on own blocks wants them resident")
     spec = describe(model)
     return Decoder(
         spec.blocks,

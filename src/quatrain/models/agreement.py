@@ -44,6 +44,7 @@ def check_agreement(engine: Engine) -> None:
     _check("the embedding", embedded, layers[0][0], torch.zeros_like(embedded))
     row = _row(engine.device)
     for index, (block, (x_TH, expected_TH)) in enumerate(zip(engine.stack.blocks, layers, strict=True)):
+        engine.stack.prepare(index, range(index + 1, len(layers)))
         residual, branch = block.forward(x_TH, None, row, Kept())
         _check(f"block {index}", residual + branch, expected_TH, x_TH)
     hidden, _ = engine.stack.finish(layers[-1][1], torch.zeros_like(last))

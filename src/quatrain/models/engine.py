@@ -18,6 +18,7 @@ from quatrain.errors import ModelError
 from quatrain.models.families import ModelSpec, adapted_linears, describe
 from quatrain.models.micro_batch import IGNORED, Batch
 from quatrain.models.recording import Recorder
+from quatrain.models.streaming import streamed_weights
 from quatrain.ops.block_attention import Segments
 from quatrain.ops.linear_cross_entropy import linear_cross_entropy_with_gradient
 
@@ -42,7 +43,9 @@ class Engine:
         _check_adapters(model, self.spec)
         self.device: torch.device = self.spec.final_norm.weight.device  # pyright: ignore
         dtype: torch.dtype = model.dtype  # pyright: ignore
-        self.stack = BlockStack(self.spec.blocks, self.spec.final_norm, self.spec.tables, self.device, dtype)
+        self.stack = BlockStack(
+            self.spec.blocks, self.spec.final_norm, self.spec.tables, self.device, dtype, streamed_weights(model)
+        )
         self.recorder = Recorder(self.stack, self.spec.embedding, note)
         self._seed = torch.zeros(1, dtype=torch.int64, device=self.device)
 

@@ -14,7 +14,9 @@ from quatrain.models.load_plan import LoadPlan, Weights
 from quatrain.models.naming import Assignment
 from quatrain.models.placing import Placement, place, place_quantized, tie
 from quatrain.models.stored_quantization import declare
-from quatrain.quantization import QuantizedModule, check_finite_weights
+from quatrain.models.streaming import StreamedBlocks
+from quatrain.offload import Streaming
+from quatrain.quantization import QuantizedModule, QuantizedTensor, check_witnesses
 from quatrain.quantization.bitsandbytes_format import from_bitsandbytes, is_description
 from quatrain.quantization.selection import Decision
 
@@ -28,6 +30,8 @@ def fill(
     weights: Weights,
     decisions: dict[str, Decision],
     placement: Placement,
+    *,
+    streaming: Streaming | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Fills a skeleton; afterwards nothing of the model is on the meta device.
@@ -38,6 +42,7 @@ def fill(
         weights: The checkpoint; it is closed.
         decisions: For each parameter, whether it is quantized.
         placement: Where weights go, and how they are quantized.
+        streaming: Blocks that leave the device again as soon as they are complete.
         progress: Called after each assignment.
 
     Raises:
@@ -46,18 +51,28 @@ def fill(
     """
     done, total = 0, sum(plan.nbytes(assignment, weights) for assignment in plan.assignments)
     groups = [[n for n in plan.stored(assignment) if not is_description(n)] for assignment in plan.assignments]
+    streamed = StreamedBlocks(model, streaming, placement.device) if streaming else None
+    witnesses: dict[str, torch.Tensor] = {}
     with closing(weights.arriving(groups, placement.device)) as arriving:
         for assignment in plan.assignments:
             _put(model, plan, assignment, next(arriving), weights, decisions, placement)
+            if streamed is not None:
+                streamed.take_complete(assignment.target, lambda block: witnesses.update(_witnesses(block)))
             done += plan.nbytes(assignment, weights)
             if progress is not None:
                 progress(done, total, assignment.target)
     weights.close()
     modules = {f"{name}.weight": m for name, m in model.named_modules() if isinstance(m, QuantizedModule)}
-    check_finite_weights({name: module.quantized for name, module in modules.items()})
+    check_witnesses(witnesses | _witnesses({name: m.quantized for name, m in modules.items() if not m.is_lodged}))
+    if streamed is not None:
+        streamed.weights.settle()
     tie(model, placement)
     model.to(placement.device)  # pyright: ignore[reportArgumentType]
     declare(model)
+
+
+def _witnesses(weights: dict[str, QuantizedTensor]) -> dict[str, torch.Tensor]:
+    return {name: weight.witness for name, weight in weights.items()}
 
 
 def _put(

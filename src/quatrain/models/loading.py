@@ -17,6 +17,7 @@ from quatrain.models.filling import Progress, fill
 from quatrain.models.opening import open_base
 from quatrain.models.skeleton import set_generation
 from quatrain.models.summary import attach_summary, summarize
+from quatrain.offload import Streaming
 
 
 def load_model(
@@ -30,6 +31,7 @@ def load_model(
     keep_in_16bit: tuple[str, ...] = (),
     quantize_head: bool = False,
     quantize_embeddings: bool = False,
+    streaming: Streaming | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
     progress: Progress | None = None,
@@ -47,6 +49,8 @@ def load_model(
         keep_in_16bit: Patterns of module names that stay in 16 bits, such as `o_proj` or `model.layers.0.*`.
         quantize_head: Also quantize the output projection.
         quantize_embeddings: Also quantize the input embedding.
+        streaming: Blocks whose 4-bit weights don't stay on the device: each moves to the host or to disk as soon as it
+            is complete. None keeps all of them.
         revision: Branch, tag or commit on the hub.
         trust_remote_code: Run Python code that comes with the model. Off unless you have read that code.
         progress: Called after each tensor with (bytes done, bytes in all, name).
@@ -75,7 +79,7 @@ def load_model(
         trust_remote_code=trust_remote_code,
     )
     model = base.skeleton
-    fill(model, base.plan, base.weights, base.decisions, base.placement, progress)
+    fill(model, base.plan, base.weights, base.decisions, base.placement, streaming=streaming, progress=progress)
     tokenizer = base.read_tokenizer()
     set_generation(model, base.where, tokenizer)
     attach_summary(model, summarize(model, {name: decision.reason for name, decision in base.decisions.items()}))

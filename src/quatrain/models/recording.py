@@ -68,6 +68,8 @@ class Recorder:
             return self._refuse(measured)
         if any(block.policy.offloads for block in self._stack.blocks):
             return self._refuse("activations are offloaded, which a recording can't follow")
+        if self._stack.weights is not None:
+            return self._refuse("weights are streamed, which a recording can't follow")
         if sum(self._pays.values()) == _MOST_RECORDINGS:
             return self._refuse("rows come in too many shapes")
         self._note(f"the blocks run as CUDA graphs: {measured}")

@@ -3,7 +3,7 @@
 from .embedding import QuantizedEmbedding
 from .linear import QuantizedLinear
 from .module import QuantizedModule
-from .tensor import QuantizedTensor, check_finite_weights, quantize_4bit
+from .tensor import QuantizedTensor, check_finite_weights, check_witnesses, quantize_4bit
 
 __all__ = [
     "QuantizedEmbedding",
@@ -11,5 +11,6 @@ __all__ = [
     "QuantizedModule",
     "QuantizedTensor",
     "check_finite_weights",
+    "check_witnesses",
     "quantize_4bit",
 ]

@@ -23,7 +23,7 @@ class _FrozenLinear(torch.autograd.Function):
         # Not save_for_backward: hooks that offload saved activations have no business with a resident weight.
         ctx.weight = weight
         ctx.bias_dtype = None if bias is None else bias.dtype
-        matrix = weight.dequantize(x.dtype)
+        matrix = _matrix(weight, x)
         if bias is None:
             return nn.functional.linear(x, matrix)
         # Not `linear` with a bias: its result is a view when x has batches, and what a custom function returns may be
@@ -38,10 +38,17 @@ class _FrozenLinear(torch.autograd.Function):
         (grad,) = grad_outputs
         grad_x = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_x = grad @ ctx.weight.dequantize(grad.dtype)
+            grad_x = grad @ _matrix(ctx.weight, grad)
         if ctx.needs_input_grad[1]:
             grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0).to(ctx.bias_dtype)
         return grad_x, grad_bias, None
+
+
+def _matrix(weight: QuantizedTensor, like: Tensor) -> Tensor:
+    """The weight in the type and on the device of `like`, fetched from where it is lodged."""
+    if weight.device != like.device:
+        weight = weight.map(lambda tensor: tensor.to(like.device, non_blocking=True))
+    return weight.dequantize(like.dtype)
 
 
 class QuantizedLinear(QuantizedModule):

@@ -4,6 +4,9 @@ The four tensors of a ``QuantizedTensor`` are buffers, so that they move with th
 optimizer would take. They aren't saved under their own names: ``state_dict`` has bitsandbytes' (``weight``,
 ``weight.absmax``, …), so that checkpoints are exchangeable. ``module.to(dtype)``, ``half()`` and the like change
 ``compute_dtype`` and ordinary parameters, never the codes and scales.
+
+A weight may also be *lodged*: it lies where somebody put it, in host memory or on a disk, and comes to the device for
+each use only. Moving the module leaves it there.
 """
 
 from collections.abc import Mapping
@@ -31,6 +34,7 @@ class QuantizedModule(nn.Module):
     def __init__(self, weight: QuantizedTensor, compute_dtype: torch.dtype):
         super().__init__()
         self.compute_dtype = compute_dtype
+        self.is_lodged = False
         for name in _STORED:
             self.register_buffer(name, None, persistent=False)
         self._hold(weight)
@@ -45,6 +49,11 @@ class QuantizedModule(nn.Module):
         """The weight [rows, columns] in ``compute_dtype``, dequantized anew at each access."""
         return self.quantized.dequantize(self.compute_dtype)
 
+    def lodge(self, weight: QuantizedTensor) -> None:
+        """Hold the same weight in other memory, on whatever device, which moving the module doesn't change."""
+        self._hold(weight)
+        self.is_lodged = True
+
     def _hold(self, weight: QuantizedTensor) -> None:
         for name in _STORED:
             self._buffers[name] = getattr(weight, name)
@@ -53,11 +62,15 @@ class QuantizedModule(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Move or cast the module; a cast reaches the bias and ``compute_dtype``, but scales stay float32."""
         exact = {name: self._buffers[name] for name in _STORED}
+        if self.is_lodged:
+            self._buffers.update(dict.fromkeys(_STORED))
         super()._apply(fn, recurse)
         for name, before in exact.items():
             after = self._buffers[name]
             if before is not None and after is not None and after.dtype != before.dtype:
                 self._buffers[name] = before.to(after.device)
+        if self.is_lodged:
+            self._buffers.update(exact)
         self.compute_dtype = fn(torch.empty(0, dtype=self.compute_dtype)).dtype
         return self
 

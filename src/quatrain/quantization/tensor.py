@@ -146,10 +146,15 @@ def check_finite_weights(weights: Mapping[str, QuantizedTensor]) -> None:
 
     One wait for the device, however many there are.
     """
-    if not weights:
+    check_witnesses({name: weight.witness for name, weight in weights.items()})
+
+
+def check_witnesses(witnesses: Mapping[str, Tensor]) -> None:
+    """:func:`check_finite_weights` for whoever has only the weights' ``witness`` left, by their names."""
+    if not witnesses:
         return
-    finite = torch.stack([weight.witness for weight in weights.values()]).isfinite().tolist()
-    damaged = [name for name, is_finite in zip(weights, finite, strict=True) if not is_finite]
+    finite = torch.stack(list(witnesses.values())).isfinite().tolist()
+    damaged = [name for name, is_finite in zip(witnesses, finite, strict=True) if not is_finite]
     if damaged:
         more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
         raise QuantizationError(

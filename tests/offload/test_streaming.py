@@ -1,0 +1,214 @@
+"""Streamed blocks compute what resident ones do, to the bit, from host memory and from disk, on a CPU and on a GPU."""
+
+import copy
+import gc
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from quatrain.blocks import KEEP_ALL, OFFLOAD, RECOMPUTE_ALL, Policy
+from quatrain.errors import ConfigError, DeviceError, ModelError
+from quatrain.models.agreement import check_agreement
+from quatrain.models.engine import Engine
+from quatrain.models.streaming import stream_blocks, streamed_weights
+from quatrain.offload import Streaming, evenly
+from quatrain.offload.disk import DiskTier
+from quatrain.offload.tier import Tier
+from quatrain.quantization import QuantizedModule
+from tests.models.engine_models import batch_of, gradients, random_model, samples
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+BLOCKS = 5
+WAYS = {
+    "all on the host": Streaming(host=tuple(range(BLOCKS))),
+    "some, in three slots": Streaming(host=(0, 2, 3), slots=3),
+    "more slots than blocks": Streaming(host=(1, 4), slots=4),
+    "all on disk": Streaming(disk=tuple(range(BLOCKS))),
+    "everywhere": Streaming(host=(0, 3), disk=(1, 4), slots=2),
+}
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    """Blobs of the tests are a few kilobytes; they are read in many pieces all the same."""
+    monkeypatch.setattr("quatrain.offload.disk.PIECE", 1000)
+
+
+def mixed(index: int) -> Policy:
+    return [KEEP_ALL, OFFLOAD, RECOMPUTE_ALL][index % 3]
+
+
+def losses_and_gradients(model) -> list:
+    """Of two micro-batches and an evaluation between them, under a policy for each block."""
+    engine, found = Engine(model), []
+    check_agreement(engine)
+    engine.set_policy(mixed)
+    for lengths in ((5, 11, 3), (8, 1, 20)):
+        batch = batch_of(samples(lengths=lengths))
+        found += [engine.accumulate(batch).item(), gradients(model), engine.loss(batch).item()]
+    return found
+
+
+def assert_equal(found: list, expected: list) -> None:
+    for ours, theirs in zip(found, expected, strict=True):
+        if isinstance(ours, dict):
+            assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+        else:
+            assert ours == theirs
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("way", WAYS)
+def test_streamed_blocks_give_the_bits_of_resident_ones(way, device, tmp_path, small_pieces):
+    model = random_model("llama", blocks=BLOCKS, device=device)
+    expected = losses_and_gradients(copy.deepcopy(model))
+    before = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    streaming = WAYS[way]
+    stream_blocks(model, Streaming(host=streaming.host, disk=streaming.disk, slots=streaming.slots, folder=tmp_path))
+    assert all(torch.equal(before[name], tensor.cpu()) for name, tensor in model.state_dict().items())
+    assert_equal(losses_and_gradients(model), expected)
+    lodged = {m.codes.device.type for m in model.modules() if isinstance(m, QuantizedModule) and m.is_lodged}
+    assert lodged == {"cpu"}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_models_own_layers_fetch_what_is_lodged(device):
+    model = random_model("qwen2", blocks=2, device=device, four_bits=True)
+    ids = torch.arange(12, device=device)[None]
+    expected = model(input_ids=ids).logits
+    stream_blocks(model, Streaming(host=(0, 1)))
+    model.to(device)
+    logits = model(input_ids=ids).logits
+    assert torch.equal(logits, expected)
+    logits.sum().backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+class Watched(Tier):
+    """A tier that notes what is sent."""
+
+    def __init__(self, tier):
+        self.tier, self.sent = tier, []
+
+    def room(self, nbytes):
+        return self.tier.room(nbytes)
+
+    def send(self, blob, slot, free):
+        self.sent.append((blob.data_ptr(), slot.data_ptr()))
+        return self.tier.send(blob, slot, free)
+
+
+def test_around_a_turn_nothing_is_copied_twice():
+    """Two slots and four streamed blocks: each pass copies the two that aren't there from the last one."""
+    model = random_model("llama", blocks=4)
+    stream_blocks(model, Streaming(host=(0, 1, 2, 3)))
+    weights = streamed_weights(model)
+    assert weights is not None
+    watched = Watched(weights._host)
+    for blob in weights._blobs.values():
+        blob.tier = watched
+    engine, batch = Engine(model), batch_of(samples())
+    engine.accumulate(batch)
+    assert len(watched.sent) == 4 + 2
+    watched.sent.clear()
+    engine.accumulate(batch)
+    assert len(watched.sent) == 2 + 2
+
+
+def test_streamed_blocks_are_spread_out():
+    assert evenly(0, 8) == ()
+    assert evenly(2, 8) == (2, 6)
+    assert evenly(8, 8) == tuple(range(8))
+    for streamed in range(1, 81):
+        found = evenly(streamed, 80)
+        assert len(found) == streamed and set(found) <= set(range(80))
+
+
+def test_what_cant_be_streamed_is_said():
+    with pytest.raises(ConfigError, match="at least 2 slots, got 1"):
+        Streaming(slots=1)
+    with pytest.raises(ConfigError, match="not both; block 3 is"):
+        Streaming(host=(1, 3), disk=(3,))
+    with pytest.raises(ModelError, match="among the model's 2; there is no 2"):
+        stream_blocks(random_model("llama"), Streaming(host=(1, 2)))
+    with pytest.raises(ModelError, match=r"Only 4-bit weights are streamed; model\.layers\.1 has none"):
+        stream_blocks(random_model("llama", four_bits=False), Streaming(host=(1,)))
+
+
+def test_a_disk_that_is_full_or_missing_is_an_error_in_a_line(tmp_path, monkeypatch):
+    with pytest.raises(DeviceError, match=r"must fit into a file in .*nowhere: No such file"):
+        DiskTier(torch.device("cpu"), tmp_path / "nowhere")
+    tier = DiskTier(torch.device("cpu"), tmp_path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DeviceError, match="No space left on device"):
+        tier.room(100)
+
+
+def test_a_file_that_was_cut_short_is_an_error_where_its_block_is_handed_out(tmp_path):
+    model = random_model("llama", blocks=3)
+    stream_blocks(model, Streaming(disk=(1,), folder=tmp_path))
+    weights = streamed_weights(model)
+    assert weights is not None and weights._disk is not None
+    os.ftruncate(weights._disk._file.fileno(), 10)
+    with pytest.raises(DeviceError, match="must be whole; their file was cut short"):
+        Engine(model).accumulate(batch_of(samples()))
+
+
+def test_the_file_has_no_name_and_the_threads_end_with_the_model(tmp_path):
+    model = random_model("llama", blocks=2)
+    stream_blocks(model, Streaming(disk=(0, 1), folder=tmp_path))
+    Engine(model).accumulate(batch_of(samples()))
+    assert not list(tmp_path.iterdir())
+    assert any(thread.name.startswith("quatrain-stream") for thread in threading.enumerate())
+    del model
+    gc.collect()
+    assert not any(thread.name.startswith("quatrain-stream") for thread in threading.enumerate())
+
+
+_KILLED = """
+import os, signal, sys, torch
+from pathlib import Path
+from quatrain.models.streaming import stream_blocks
+from quatrain.offload import Streaming
+from quatrain.models.engine import Engine
+from tests.models.engine_models import batch_of, random_model, samples
+model = random_model("llama", device=sys.argv[2])
+stream_blocks(model, Streaming(host=(0,), disk=(1,), folder=Path(sys.argv[1])))
+engine = Engine(model)
+engine.accumulate(batch_of(samples()))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("device", ["cuda"])
+def test_a_killed_process_leaves_nothing(tmp_path: Path, device):
+    code = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path), device], cwd=Path.cwd()).returncode
+    assert code == -9 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.gpu
+def test_streaming_takes_the_slots_only_and_never_waits_for_the_gpu():
+    model = random_model("llama", blocks=8, device="cuda", dtype=torch.bfloat16)
+    stream_blocks(model, Streaming(host=tuple(range(8))))
+    weights, engine, batch = streamed_weights(model), Engine(model), batch_of(samples())
+    assert weights is not None
+    for _ in range(2):
+        engine.accumulate(batch)
+    assert all(blob.bytes.is_pinned() for blob in weights._blobs.values())
+    assert sum(slot.bytes.nbytes for slot in weights._slots) <= weights.nbytes // 3
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for index in range(8):
+            weights.hand(index, range(index + 1, 8))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

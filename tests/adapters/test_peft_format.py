@@ -158,6 +158,8 @@ def only_w(tensors):
         del tensors[key]
 
 
+ROWS = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"
+MAGNITUDE = "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector"
 KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 
 
@@ -167,8 +169,14 @@ KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
         (lambda f: (f / "adapter_config.json").unlink(), "no adapter_config.json"),
         (lambda f: (f / "adapter_config.json").write_text("{"), "not JSON"),
         (lambda f: edit_config(f, peft_type="IA3"), "IA3"),
-        (lambda f: edit_config(f, use_dora=True), "use_dora=True"),
-        (lambda f: edit_config(f, modules_to_save=["lm_head"]), "modules_to_save"),
+        (lambda f: edit_config(f, use_dora=True), "lacks a lora_magnitude_vector"),
+        (lambda f: edit_tensors(f, lambda t: t.update({MAGNITUDE: torch.ones(64)})), "has a lora_magnitude_vector"),
+        (
+            lambda f: edit_config(f, modules_to_save=["lm_head"]),
+            "no tensors of 'lm_head', one of its `modules_to_save`",
+        ),
+        (lambda f: edit_tensors(f, lambda t: t.update({ROWS: torch.ones(2, 64)})), "2 trained rows by its tensors"),
+        (lambda f: edit_config(f, trainable_token_indices=["a"]), "numbers of rows"),
         (lambda f: edit_config(f, lora_alpha=None), "lora_alpha"),
         (lambda f: edit_config(f, lora_dropout="much"), "lora_dropout"),
         (lambda f: edit_config(f, bias="all"), "bias=all"),

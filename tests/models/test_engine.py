@@ -10,6 +10,7 @@ from quatrain.blocks import KEEP_ALL, OFFLOAD, OFFLOAD_ATTENTION, POLICIES, RECO
 from quatrain.errors import ModelError
 from quatrain.models.autograd_objective import AutogradObjective
 from quatrain.models.engine import Engine
+from quatrain.models.fused_layers import fuse_blocks
 from quatrain.models.objective import Objective
 from tests.models.engine_models import VARIANTS, batch_of, expected, gradients, random_model, samples, worst
 
@@ -115,6 +116,25 @@ def test_a_base_in_sixteen_or_more_bits():
     _, grads = expected(model, batch)
     Engine(model).accumulate(batch)
     assert worst(gradients(model), grads) < 2e-4
+
+
+@pytest.mark.parametrize(
+    ("lora", "words"),
+    [
+        ({"use_dora": True}, "is a DoraLinear, and blocks of our own compute LoRA only"),
+        ({"trainable_token_indices": [3]}, r"embed_tokens is trained itself \(TokenRows\)"),
+        ({"modules_to_save": ["lm_head"]}, r"lm_head is trained itself \(SavedModule\)"),
+    ],
+    ids=str,
+)
+def test_other_kinds_of_adapter_train_through_autograd_and_say_why(lora, words):
+    model, batch = random_model("llama", **lora), batch_of(samples())
+    with pytest.raises(ModelError, match=words):
+        Objective(model, fused_blocks="on")
+    with pytest.raises(ModelError, match=words):
+        fuse_blocks(model)
+    loss = Objective(model, fused_blocks="off").accumulate(batch)
+    assert loss.isfinite() and all(p.grad is not None for p in adapter_parameters(model).values())
 
 
 def test_a_model_without_an_adapter_has_its_loss():

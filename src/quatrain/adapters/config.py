@@ -1,7 +1,9 @@
 """What an adapter looks like: rank, scale, dropout, and which linears carry one. The names are PEFT's."""
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from quatrain.errors import ConfigError
 
@@ -41,6 +43,18 @@ def parse_targets(targets: str | tuple[str, ...] | list[str]) -> str | tuple[str
     return tuple(names)
 
 
+def parse_names(names: str | Iterable[str]) -> tuple[str, ...]:
+    """Names from a list or a text such as ``"lm_head, norm"``."""
+    return tuple(part.strip() for part in names.split(",")) if isinstance(names, str) else tuple(names)
+
+
+def _parse_rows(rows: Any) -> Any:
+    """Row numbers as tuples, whichever way they were given."""
+    if isinstance(rows, Mapping):
+        return {table: tuple(map(int, indices)) for table, indices in rows.items()}
+    return tuple(map(int, rows))
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
     """Low-rank adapters (Hu et al. 2021): W x becomes W x + s · B A x, with A [r, in] and B [out, r] trained."""
@@ -65,6 +79,17 @@ class LoraConfig:
     use_rslora: bool = False
     """Scale by lora_alpha / √r, which keeps the update's size when r grows (Kalajdzievski 2023)."""
 
+    use_dora: bool = False
+    """Also learn each output's magnitude, and let A and B turn the weight's rows only (DoRA, Liu et al. 2024). Mostly
+    better at small ranks; slower, since blocks of our own don't compute it."""
+
+    modules_to_save: str | tuple[str, ...] | list[str] = ()
+    """Modules that are trained whole and saved with the adapter, by name or name ending, such as `lm_head`."""
+
+    trainable_token_indices: tuple[int, ...] | list[int] | Mapping[str, tuple[int, ...] | list[int]] = ()
+    """Rows of the input embedding that are trained (and of the head, where it shares them); or rows by table, as in
+    {"embed_tokens": [5, 6], "lm_head": [5, 6]}."""
+
     def __post_init__(self):
         if self.r < 1:
             raise ConfigError(f"`r` must be at least 1, found {self.r}")
@@ -75,5 +100,7 @@ class LoraConfig:
         if not self.target_modules:
             raise ConfigError("`target_modules` is empty: name at least one linear, or use 'all-linear'")
         object.__setattr__(self, "target_modules", parse_targets(self.target_modules))
+        object.__setattr__(self, "modules_to_save", parse_names(self.modules_to_save))
+        object.__setattr__(self, "trainable_token_indices", _parse_rows(self.trainable_token_indices))
         if self.layers_to_transform is not None:
             object.__setattr__(self, "layers_to_transform", parse_layers(self.layers_to_transform))

@@ -6,12 +6,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from quatrain.adapters.attach import adapter_layers, replace_module
+from quatrain.adapters.attach import adapter_layers, adapter_parameters, replace_module
+from quatrain.adapters.dora import DoraLinear
 from quatrain.adapters.lora import LoraLinear, linear_features
 from quatrain.adapters.peft_format import read_adapter, write_adapter
 from quatrain.adapters.provenance import Provenance, base_identity, check_base, provenance_of
 from quatrain.adapters.selection import selection_of
 from quatrain.adapters.stored import LowRank, StoredAdapter
+from quatrain.adapters.stored_extras import check_extras, load_extras, stored_modules, stored_rows
 from quatrain.adapters.targets import adaptable_linears
 from quatrain.errors import AdapterError
 from quatrain.quantization.linears import is_transposed
@@ -61,6 +63,7 @@ def stored_adapter(
                 b_OR=layer.lora_B.detach(),
                 lora_alpha=layer.lora_alpha,
                 use_rslora=layer.use_rslora,
+                magnitude_O=layer.lora_magnitude_vector.detach() if isinstance(layer, DoraLinear) else None,
             )
             for name, layer in layers.items()
         },
@@ -69,6 +72,8 @@ def stored_adapter(
         base=base_model_name_or_path or (provenance.base and provenance.base.name),
         revision=provenance.base and provenance.base.revision,
         provenance=provenance,
+        token_rows=stored_rows(model),
+        modules=stored_modules(model),
     )
 
 
@@ -87,18 +92,19 @@ def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool = Fals
     """
     adapter = read_adapter(folder)
     present = adapter_layers(model)
-    if present and set(present) != set(adapter.layers):
-        raise AdapterError("the model carries another adapter: take it off with `detach_lora(model)` first")
     layers = build_layers(model, adapter, folder, force=force)
+    check_extras(model, adapter, folder)
+    if present and {n: type(m) for n, m in present.items()} != {n: type(m) for n, m in layers.items()}:
+        raise AdapterError("the model carries another adapter: take it off with `detach_lora(model)` first")
     model.requires_grad_(False)
     for name, layer in layers.items():
         if name in present:
             _fill(present[name], layer)
         else:
             replace_module(model, name, layer)
-    for layer in adapter_layers(model).values():
-        layer.lora_A.requires_grad_(trainable)
-        layer.lora_B.requires_grad_(trainable)
+    load_extras(model, adapter)
+    for parameter in adapter_parameters(model).values():
+        parameter.requires_grad_(trainable)
     return model
 
 
@@ -123,7 +129,8 @@ def build_layers(
 
 @torch.no_grad()
 def _layer(linear: nn.Module, stored: LowRank, adapter: StoredAdapter, model: nn.Module) -> LoraLinear:
-    layer = LoraLinear(
+    kind = LoraLinear if stored.magnitude_O is None else DoraLinear
+    layer = kind(
         linear.base_layer if isinstance(linear, LoraLinear) else linear,
         r=stored.r,
         lora_alpha=stored.lora_alpha,
@@ -132,14 +139,16 @@ def _layer(linear: nn.Module, stored: LowRank, adapter: StoredAdapter, model: nn
     )
     layer.lora_A.copy_(stored.a_RI)
     layer.lora_B.copy_(stored.b_OR)
+    if isinstance(layer, DoraLinear) and stored.magnitude_O is not None:
+        layer.lora_magnitude_vector.copy_(stored.magnitude_O)
     return layer.train(model.training)
 
 
 @torch.no_grad()
 def _fill(layer: LoraLinear, new: LoraLinear) -> None:
     """Bring a layer to the values of another of the same rank; its parameters stay the objects that they are."""
-    layer.lora_A.copy_(new.lora_A)
-    layer.lora_B.copy_(new.lora_B)
+    for name in layer.parameter_names:
+        layer.get_parameter(name).copy_(new.get_parameter(name))
     layer.lora_alpha, layer.lora_dropout, layer.use_rslora = new.lora_alpha, new.lora_dropout, new.use_rslora
 
 
@@ -165,7 +174,8 @@ def _check_fit(adapter: StoredAdapter, linears: Mapping[str, nn.Module], folder:
 def _check_complete(adapter: StoredAdapter, linears: Mapping[str, nn.Module], folder: str | Path) -> None:
     if adapter.selection.target_modules is None:
         return
-    missing = [name for name in linears if name not in adapter.layers and adapter.selection.takes(name)]
+    elsewhere = {*adapter.layers, *adapter.modules}
+    missing = [name for name in linears if name not in elsewhere and adapter.selection.takes(name)]
     if missing:
         raise AdapterError(
             f"{folder} holds no tensors for {missing[0]!r} ({len(missing)} linears in all) that its `target_modules` "

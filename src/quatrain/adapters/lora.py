@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from quatrain.quantization.linears import is_transposed
+
 
 class _AddLowRank(torch.autograd.Function):
     """y_TO + scale · (x_TI Aᵀ) Bᵀ, written into y. T tokens, I inputs, O outputs, R rank."""
@@ -46,6 +48,12 @@ def linear_features(linear: Any) -> tuple[int, int]:
     return linear.nx, linear.nf
 
 
+def linear_weight(linear: nn.Module) -> Tensor:
+    """A linear's weight [out, in] in its compute dtype, whatever its storage and whichever way round that is."""
+    weight: Tensor = linear.weight  # pyright: ignore[reportAssignmentType]
+    return weight.T if is_transposed(linear) else weight
+
+
 def _device_of(module: nn.Module) -> torch.device:
     for tensor in (*module.parameters(), *module.buffers()):
         return tensor.device
@@ -64,8 +72,11 @@ class LoraLinear(nn.Module):
         generator: CPU generator that draws A, so that one seed gives the same adapter on every device.
 
     ``lora_A`` [r, in] starts as PEFT's does (Kaiming uniform with a = √5), ``lora_B`` [out, r] at zero: the adapted
-    layer computes exactly what its base computes until the first update.
+    layer computes exactly what its base computes until the first update. ``parameter_names`` are the attributes that
+    hold what is trained.
     """
+
+    parameter_names: tuple[str, ...] = ("lora_A", "lora_B")
 
     def __init__(
         self,

@@ -23,7 +23,8 @@ CONFIG = "adapter_config.json"
 _UNDERSTOOD = {
     "peft_type", "r", "rank_pattern", "lora_alpha", "alpha_pattern", "use_rslora", "lora_dropout", "bias",
     "init_lora_weights", "base_model_name_or_path", "revision", "target_modules", "exclude_modules",
-    "layers_to_transform", "layers_pattern", "fan_in_fan_out",
+    "layers_to_transform", "layers_pattern", "fan_in_fan_out", "use_dora", "modules_to_save",
+    "trainable_token_indices",
 }  # fmt: skip
 # Notes for other programs, and settings of features that have a switch of their own.
 _WITHOUT_EFFECT = {
@@ -59,6 +60,16 @@ class StoredConfig:
     """Name or path of the base."""
     revision: str | None
     """Of the base, on the hub."""
+    use_dora: bool
+    """Whether each layer has magnitudes as well."""
+    modules_to_save: tuple[str, ...]
+    """Endings of the names of modules that were trained whole."""
+    token_rows: Mapping[str, tuple[int, ...]]
+    """Trained rows by the ending of their table's name; "" stands for the input embedding."""
+
+    def rows_of(self, name: str) -> tuple[int, ...]:
+        """The trained rows of a table."""
+        return next((rows for table, rows in self.token_rows.items() if name.endswith(table)), ())
 
     def alpha_of(self, name: str) -> float:
         """The numerator for a module: that of the first expression that covers its name, or a tail after a dot."""
@@ -88,13 +99,14 @@ def write_config(folder: Path, adapter: StoredAdapter) -> None:
         "init_lora_weights": True,
         "lora_alpha": first.lora_alpha,
         "lora_dropout": adapter.lora_dropout,
-        "modules_to_save": None,
+        "modules_to_save": sorted(adapter.modules) or None,
         "peft_type": "LORA",
         "r": first.r,
         "rank_pattern": {_exactly(n): layer.r for n, layer in layers.items() if layer.r != first.r},
         "revision": adapter.revision,
         "task_type": "CAUSAL_LM",
-        "use_dora": False,
+        "trainable_token_indices": {name: list(rows.indices) for name, rows in adapter.token_rows.items()} or None,
+        "use_dora": first.magnitude_O is not None,
         "use_rslora": first.use_rslora,
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -135,6 +147,9 @@ def read_config(folder: Path) -> StoredConfig:
         selection=_selection(path, config),
         base=_text(path, config, "base_model_name_or_path"),
         revision=_text(path, config, "revision"),
+        use_dora=bool(config.get("use_dora")),
+        modules_to_save=_listed(_names(path, config, "modules_to_save")),
+        token_rows=_token_rows(path, config.get("trainable_token_indices")),
     )
 
 
@@ -142,6 +157,8 @@ def _check_features(path: Path, config: Mapping[str, Any]) -> None:
     foreign = [f"{field}={value}" for field, value in config.items() if value and field not in _KNOWN]
     if config.get("bias", "none") != "none":
         foreign.append(f"bias={config['bias']}")
+    if config.get("modules_to_save") and config.get("ensure_weight_tying"):
+        foreign.append("ensure_weight_tying=True")
     if foreign:
         raise AdapterError(f"{path}: the adapter uses what Quatrain doesn't compute: {', '.join(foreign)}")
 
@@ -213,6 +230,17 @@ def _names(path: Path, config: Mapping[str, Any], field: str) -> str | tuple[str
             raise AdapterError(f"{path}: `{field}` must be names or one expression, found {value!r}")
         value = tuple(value)
     return value
+
+
+def _listed(names: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names or ()
+
+
+def _token_rows(path: Path, value: Any) -> dict[str, tuple[int, ...]]:
+    by_table = value if isinstance(value, dict) else {"": value or []}
+    if not all(_all_of(int, rows) for rows in by_table.values()):
+        raise AdapterError(f"{path}: `trainable_token_indices` must be numbers of rows, found {value!r}")
+    return {table: tuple(rows) for table, rows in by_table.items()}
 
 
 def _all_of(kind: type, value: Any) -> bool:

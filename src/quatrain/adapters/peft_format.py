@@ -1,8 +1,7 @@
 """PEFT's adapter folder: tensors, configuration and model card, written and read.
 
-`adapter_model.safetensors` has the keys ``base_model.model.<module>.lora_A.weight`` [r, in] and ``….lora_B.weight``
-[out, r], and in its metadata what it was trained on (``provenance.py``); `adapter_config.json` is the business of
-``peft_config.py``.
+`adapter_model.safetensors` has the tensors, whose names are the business of ``peft_tensors.py``, and in its metadata
+what it was trained on (``provenance.py``); `adapter_config.json` is the business of ``peft_config.py``.
 """
 
 from collections.abc import Mapping
@@ -15,14 +14,13 @@ from torch import Tensor
 
 from quatrain.adapters.model_card import CARD, write_card
 from quatrain.adapters.peft_config import StoredConfig, read_config, write_config
+from quatrain.adapters.peft_tensors import Sorted, sort_tensors, to_tensors
 from quatrain.adapters.provenance import read_provenance, to_metadata
-from quatrain.adapters.stored import LowRank, StoredAdapter, in_module_order
+from quatrain.adapters.stored import LowRank, StoredAdapter, StoredRows, in_module_order
 from quatrain.errors import AdapterError, OutputError
 from quatrain.files import written_aside
 
 WEIGHTS = "adapter_model.safetensors"
-_PREFIX = "base_model.model."
-_HALVES = {".lora_A.weight": "a_RI", ".lora_B.weight": "b_OR"}
 
 
 def write_adapter(adapter: StoredAdapter, folder: Path) -> Path:
@@ -31,11 +29,7 @@ def write_adapter(adapter: StoredAdapter, folder: Path) -> Path:
     Raises:
         OutputError: the disk can't, or doesn't give back what was written; what was in `folder` is still there.
     """
-    tensors = {
-        f"{_PREFIX}{name}{half}": getattr(layer, field).detach().cpu().contiguous()
-        for name, layer in adapter.layers.items()
-        for half, field in _HALVES.items()
-    }
+    tensors = to_tensors(adapter)
     with written_aside(folder) as aside:
         metadata = {"format": "pt"} if adapter.provenance is None else to_metadata(adapter.provenance)
         save_file(tensors, aside / WEIGHTS, metadata=metadata)
@@ -68,8 +62,9 @@ def read_adapter(folder: str | Path) -> StoredAdapter:
     """
     folder = Path(folder)
     config = read_config(folder)
-    halves = _pair(_read_tensors(folder / WEIGHTS), folder)
-    layers = {name: _layer(name, halves[name], config, folder) for name in in_module_order(halves)}
+    found = sort_tensors(_read_tensors(folder / WEIGHTS), config, folder)
+    _check_finite(found, folder)
+    layers = {name: _layer(name, found.layers[name], config, folder) for name in in_module_order(found.layers)}
     return StoredAdapter(
         layers=layers,
         selection=config.selection,
@@ -77,6 +72,8 @@ def read_adapter(folder: str | Path) -> StoredAdapter:
         base=config.base,
         revision=config.revision,
         provenance=read_provenance(folder / WEIGHTS),
+        token_rows={name: _rows(name, rows_NH, config, folder) for name, rows_NH in found.rows.items()},
+        modules=found.modules,
     )
 
 
@@ -90,21 +87,24 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise AdapterError(f"{path} is damaged: {error}. Copy or download it again") from error
 
 
-def _pair(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, dict[str, Tensor]]:
-    """Both halves by module name."""
-    halves: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        half = next((suffix for suffix in _HALVES if key.endswith(suffix)), None)
-        if half is None or not key.startswith(_PREFIX):
-            raise AdapterError(f"{folder}: no LoRA tensor has the name {key!r}")
-        name = key.removeprefix(_PREFIX).removesuffix(half)
-        halves.setdefault(name, {})[_HALVES[half]] = tensor
-    incomplete = [name for name, pair in halves.items() if len(pair) != 2]
-    if incomplete or not halves:
+def _check_finite(found: Sorted, folder: Path) -> None:
+    by_module = {**found.layers, **found.modules, **{name: {"rows": rows} for name, rows in found.rows.items()}}
+    for name, parts in by_module.items():
+        if not all(torch.isfinite(tensor).all() for tensor in parts.values()):
+            raise AdapterError(
+                f"{folder}: {name} holds values that aren't finite: its training has diverged, or the file is damaged. "
+                "Use an earlier checkpoint"
+            )
+
+
+def _rows(name: str, rows_NH: Tensor, config: StoredConfig, folder: Path) -> StoredRows:
+    indices = config.rows_of(name)
+    if rows_NH.ndim != 2 or len(rows_NH) != len(indices):
         raise AdapterError(
-            f"{folder}: lora_A and lora_B come in pairs; incomplete: {incomplete or 'all, the file is empty'}"
+            f"{folder}: {name} has {len(rows_NH)} trained rows by its tensors and {len(indices)} by "
+            "`trainable_token_indices` of its configuration. Were the two files saved together?"
         )
-    return halves
+    return StoredRows(indices=indices, rows_NH=rows_NH)
 
 
 def _layer(name: str, halves: Mapping[str, Tensor], config: StoredConfig, folder: Path) -> LowRank:
@@ -124,9 +124,15 @@ def _layer(name: str, halves: Mapping[str, Tensor], config: StoredConfig, folder
             f"{folder} holds tensors of {name}, which `target_modules` of its configuration doesn't select, so PEFT "
             "would drop them. Were the two files saved together?"
         )
-    if not (torch.isfinite(a_RI).all() and torch.isfinite(b_OR).all()):
+    magnitude_O = halves.get("magnitude_O")
+    if magnitude_O is not None and magnitude_O.shape != b_OR.shape[:1]:
         raise AdapterError(
-            f"{folder}: {name} holds values that aren't finite: its training has diverged, or the file is damaged. Use "
-            "an earlier checkpoint"
+            f"{folder}: lora_magnitude_vector of {name} must have {len(b_OR)} values, found {list(magnitude_O.shape)}"
         )
-    return LowRank(a_RI=a_RI, b_OR=b_OR, lora_alpha=config.alpha_of(name), use_rslora=config.use_rslora)
+    return LowRank(
+        a_RI=a_RI,
+        b_OR=b_OR,
+        lora_alpha=config.alpha_of(name),
+        use_rslora=config.use_rslora,
+        magnitude_O=magnitude_O,
+    )

@@ -8,7 +8,7 @@ Legend: R rank, I inputs, O outputs of a linear.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ class LowRank:
     """Numerator of the scale."""
     use_rslora: bool = False
     """Whether the scale divides by √r instead of r; PEFT has one setting for all layers."""
+    magnitude_O: Tensor | None = None
+    """DoRA's ``lora_magnitude_vector``: then the update isn't all, see :class:`DoraLinear`."""
 
     @property
     def r(self) -> int:
@@ -52,6 +54,27 @@ class LowRank:
         """What is added to the weight, [out, in]."""
         return self.b_OR @ self.a_RI * self.scaling
 
+    def merge(self, weight_OI: Tensor) -> Tensor:
+        """What a linear without an adapter would need as its weight, [out, in] in float32.
+
+        Args:
+            weight_OI: the base's weight, the quantized one or the one that it stands for.
+        """
+        merged_OI = weight_OI.float().addmm(self.b_OR.float(), self.a_RI.float(), alpha=self.scaling)
+        if self.magnitude_O is None:
+            return merged_OI
+        return merged_OI * (self.magnitude_O.float() / merged_OI.norm(dim=1))[:, None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRows:
+    """Rows of an embedding or a head that were trained."""
+
+    indices: tuple[int, ...]
+    """Which."""
+    rows_NH: Tensor
+    """The rows themselves."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoredAdapter:
@@ -69,6 +92,40 @@ class StoredAdapter:
     """Of the base, on the hub."""
     provenance: Provenance | None = None
     """What it was trained on; None when another program wrote it."""
+    token_rows: Mapping[str, StoredRows] = field(default_factory=dict)
+    """By the name of their table. A head that shares the embedding's table isn't named itself."""
+    modules: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    """Parameters of modules that were trained whole, by the module's name."""
+
+    @property
+    def beyond_lora(self) -> str | None:
+        """What it holds besides low-rank updates, in words; None for plain LoRA."""
+        kinds = {
+            "DoRA's magnitudes": any(layer.magnitude_O is not None for layer in self.layers.values()),
+            "trained token rows": bool(self.token_rows),
+            "modules that were trained whole": bool(self.modules),
+        }
+        return " and ".join(words for words, there in kinds.items() if there) or None
+
+    def merge(self, parameter: str, weight: Tensor) -> Tensor:
+        """What a parameter of the base becomes without the adapter beside it: float32, or `weight` if it stays.
+
+        Args:
+            parameter: its name in the model, such as ``model.layers.0.mlp.up_proj.weight``.
+            weight: the base's, as the base stores it.
+        """
+        module, _, leaf = parameter.rpartition(".")
+        if leaf in self.modules.get(module, ()):
+            return self.modules[module][leaf].to(weight.device).float()
+        if leaf == "weight" and module in self.layers:
+            turned = self.selection.fan_in_fan_out
+            merged_OI = self.layers[module].merge(weight.T if turned else weight)
+            return merged_OI.T if turned else merged_OI
+        if leaf == "weight" and module in self.token_rows:
+            rows = self.token_rows[module]
+            indices = torch.tensor(rows.indices, device=weight.device)
+            return weight.float().index_copy(0, indices, rows.rows_NH.to(weight.device).float())
+        return weight
 
 
 def in_module_order(names: Iterable[str]) -> list[str]:

@@ -8,6 +8,7 @@ from torch import nn
 
 from quatrain.adapters.config import ALL_LINEAR, LoraConfig, parse_layers
 from quatrain.adapters.lora import LoraLinear
+from quatrain.adapters.wrapper import Wrapper
 from quatrain.errors import AdapterError
 from quatrain.quantization import QuantizedLinear
 from quatrain.quantization.linears import is_linear
@@ -20,9 +21,9 @@ def adaptable_linears(model: nn.Module) -> dict[str, nn.Module]:
     """
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # pyright: ignore
     found: dict[str, nn.Module] = {}
+    inside_adapters = tuple(f"{n}." for n, m in model.named_modules() if isinstance(m, (LoraLinear, Wrapper)))
     for name, module in model.named_modules():
-        inside_adapter = name.endswith(".base_layer")
-        if module is head or inside_adapter:
+        if module is head or name.startswith(inside_adapters):
             continue
         if isinstance(module, (QuantizedLinear, LoraLinear)) or is_linear(module):
             found[name] = module
@@ -34,7 +35,8 @@ def block_index(name: str) -> int | None:
     return next((int(part) for part in name.split(".") if part.isdigit()), None)
 
 
-def _ends_with(name: str, ending: str) -> bool:
+def ends_with(name: str, ending: str) -> bool:
+    """Whether a dotted name is `ending`, or ends in it after a dot."""
     return name == ending or name.endswith(f".{ending}")
 
 
@@ -52,12 +54,12 @@ def match_targets(names: Iterable[str], config: LoraConfig) -> list[str]:
         pattern = _compiled(targets)
         chosen = [name for name in names if pattern.fullmatch(name)]
     else:
-        missing = [t for t in targets if not any(_ends_with(name, t) for name in names)]
+        missing = [t for t in targets if not any(ends_with(name, t) for name in names)]
         if missing:
-            raise _no_match(missing, names)
-        chosen = [name for name in names if any(_ends_with(name, t) for t in targets)]
+            raise no_match("target_modules", missing, names)
+        chosen = [name for name in names if any(ends_with(name, t) for t in targets)]
     if not chosen:
-        raise _no_match([str(targets)], names)
+        raise no_match("target_modules", [str(targets)], names)
     return _within_layers(chosen, config)
 
 
@@ -81,15 +83,17 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         raise AdapterError(f"`target_modules` is not a regular expression: {pattern!r} ({error})") from error
 
 
-def _no_match(targets: list[str], names: list[str]) -> AdapterError:
+def no_match(setting: str, targets: list[str], names: list[str]) -> AdapterError:
+    """The error for `targets` of a setting that match none of the `names` that there are."""
     endings = list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in names))
     near = [match for t in targets for match in difflib.get_close_matches(t, endings, n=1)]
+    all_linear = "; 'all-linear' takes them all" if setting == "target_modules" else ""
     hint = f" Did you mean {', '.join(near)}?" if near else ""
     return AdapterError(
-        f"`target_modules` matched no layer: {targets}. This model's linears are {', '.join(endings) or 'none'}.{hint} "
-        f"Full names look like {names[0]!r}; 'all-linear' takes them all."
+        f"`{setting}` matched no layer: {targets}. This model has {', '.join(endings)}.{hint} "
+        f"Full names look like {names[0]!r}{all_linear}."
         if names
-        else f"`target_modules` matched no layer: {targets}. This model has no linear that can carry an adapter."
+        else f"`{setting}` matched no layer: {targets}. This model has none that it could be about."
     )
 
 
@@ -100,7 +104,7 @@ def describe_targets(adapted: Iterable[str], names: Iterable[str]) -> tuple[list
     """
     adapted, names = set(adapted), list(names)
     endings = sorted({name.rsplit(".", 1)[-1] for name in adapted})
-    same_ending = {name for name in names if any(_ends_with(name, e) for e in endings)}
+    same_ending = {name for name in names if any(ends_with(name, e) for e in endings)}
     if same_ending == adapted:
         return endings, None
     blocks = {block_index(name) for name in adapted}

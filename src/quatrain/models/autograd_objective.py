@@ -107,6 +107,9 @@ class AutogradObjective:
 
     @torch.no_grad()
     def _head_can_run_in_chunks(self) -> bool:
+        if any(parameter.requires_grad for parameter in head(self.model).parameters()):
+            self.notes.append("the head is trained: the model's own head runs, with its whole logits")
+            return False
         row, targets = probe_tokens(self.model, 9), probe_tokens(self.model, 9, seed=1)[0]
         logits = self.model(input_ids=row, use_cache=False).logits[0].float()
         hidden = self._body(input_ids=row, use_cache=False).last_hidden_state[0]

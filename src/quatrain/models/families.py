@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quatrain.adapters import adapter_layers
+from quatrain.adapters.extras import extra_layers
 from quatrain.adapters.lora import LoraLinear
 from quatrain.blocks import BlockModules, BlockSpec, RotaryTables
 from quatrain.blocks.spec import Activation
@@ -80,6 +82,7 @@ def describe(model: nn.Module) -> ModelSpec:
     family = FAMILIES.get(config.model_type)
     if family is None:
         raise ModelError(f"{config.model_type} isn't among the architectures with blocks of our own")
+    _check_adapter(model)
     decoder: Any = body(model)
     _check(config, decoder)
     scale, softcap = logit_options(model)
@@ -101,6 +104,15 @@ def logit_options(model: nn.Module) -> tuple[float, float | None]:
     if divisor := getattr(config, "logits_scaling", None):
         scale /= divisor
     return scale, getattr(config, "final_logit_softcapping", None)
+
+
+def _check_adapter(model: nn.Module) -> None:
+    """The blocks compute plain low-rank updates; other kinds of adapter go through the model's own modules."""
+    for name, layer in adapter_layers(model).items():
+        if type(layer) is not LoraLinear:
+            raise ModelError(f"{name} is a {type(layer).__name__}, and blocks of our own compute LoRA only")
+    for name, layer in extra_layers(model).items():
+        raise ModelError(f"{name} is trained itself ({type(layer).__name__}), and blocks of our own train LoRA only")
 
 
 def _check(config: Any, decoder: Any) -> None:

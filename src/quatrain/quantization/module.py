@@ -10,6 +10,7 @@ each use only. Moving the module leaves it there.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from quatrain.errors import QuantizationError
 
 from .bitsandbytes_format import from_bitsandbytes, stored_names, to_bitsandbytes
-from .tensor import QuantizedTensor
+from .tensor import QuantizedTensor, quantize_4bit
 
 _STORED = ("codes", "scales", "nested_scales", "offset")
 
@@ -37,7 +38,7 @@ class QuantizedModule(nn.Module):
         self.is_lodged = False
         for name in _STORED:
             self.register_buffer(name, None, persistent=False)
-        self._hold(weight)
+        self.hold(weight)
 
     @property
     def quantized(self) -> QuantizedTensor:
@@ -51,10 +52,19 @@ class QuantizedModule(nn.Module):
 
     def lodge(self, weight: QuantizedTensor) -> None:
         """Hold the same weight in other memory, on whatever device, which moving the module doesn't change."""
-        self._hold(weight)
+        self.hold(weight)
         self.is_lodged = True
 
-    def _hold(self, weight: QuantizedTensor) -> None:
+    def quantize_like_own(self, weight: Tensor) -> QuantizedTensor:
+        """`weight` [rows, columns] in four bits, with the type, block size and kind of scales of the module's own."""
+        own = self.quantized
+        made = quantize_4bit(
+            weight.to(own.device).contiguous(), own.quant_type, own.block_size, own.is_double_quantized
+        )
+        return replace(made, dtype=own.dtype)
+
+    def hold(self, weight: QuantizedTensor) -> None:
+        """Take `weight`, of the same shape, in place of the present one."""
         for name in _STORED:
             self._buffers[name] = getattr(weight, name)
         self._layout = {name: getattr(weight, name) for name in ("shape", "dtype", "quant_type", "block_size")}
@@ -106,4 +116,4 @@ class QuantizedModule(nn.Module):
         if weight.shape != shape:
             raise QuantizationError(f"The stored weight must be {list(shape)}, got {list(weight.shape)}.")
         device = self.codes.device
-        self._hold(weight if assign else weight.map(lambda tensor: tensor.to(device, copy=True)))
+        self.hold(weight if assign else weight.map(lambda tensor: tensor.to(device, copy=True)))

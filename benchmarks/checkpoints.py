@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -44,7 +45,7 @@ def ensure(name: str, folder: Path) -> None:
 
 def write(shape: Shape, folder: Path) -> None:
     """A Llama checkpoint in bfloat16 with a tokenizer."""
-    _write_config(shape, folder)
+    config_of(shape).save_pretrained(folder)
     _write_tokenizer(folder)
     files: dict[str, str] = {}
     for number, tensors in enumerate(_shards(shape)):
@@ -82,10 +83,11 @@ def _shards(shape: Shape) -> Iterator[dict[str, Tensor]]:
         yield tensors
 
 
-def _write_config(shape: Shape, folder: Path) -> None:
+def config_of(shape: Shape) -> Any:
+    """What transformers knows such a model by."""
     from transformers import LlamaConfig
 
-    config = LlamaConfig(
+    return LlamaConfig(
         architectures=["LlamaForCausalLM"],
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
@@ -103,7 +105,6 @@ def _write_config(shape: Shape, folder: Path) -> None:
         eos_token_id=END_TOKEN,
         dtype="bfloat16",
     )
-    config.save_pretrained(folder)
 
 
 def _write_tokenizer(folder: Path) -> None:

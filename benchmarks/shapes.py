@@ -66,6 +66,15 @@ class Shape:
 SHAPES = {
     # Llama-3.1-8B
     "8b": Shape(hidden=4096, feed_forward=14336, blocks=32, heads=32, kv_heads=8, head_size=128, vocabulary=128256),
+    # The largest of Llama 1, as in the QLoRA paper
+    "33b": Shape(hidden=6656, feed_forward=17920, blocks=60, heads=52, kv_heads=52, head_size=128, vocabulary=32000),
+    "65b": Shape(hidden=8192, feed_forward=22016, blocks=80, heads=64, kv_heads=64, head_size=128, vocabulary=32000),
+    # Llama-3-70B
+    "70b": Shape(hidden=8192, feed_forward=28672, blocks=80, heads=64, kv_heads=8, head_size=128, vocabulary=128256),
+    # Llama-3.1-405B
+    "405b": Shape(
+        hidden=16384, feed_forward=53248, blocks=126, heads=128, kv_heads=8, head_size=128, vocabulary=128256
+    ),
     # Llama-3.2-1B
     "1b": Shape(
         hidden=2048, feed_forward=8192, blocks=16, heads=32, kv_heads=8, head_size=64, vocabulary=128256, tied=True

@@ -7,14 +7,14 @@ whose turn comes next are on their way; which those are, the caller says, since 
 blocks around a turn are still in their slots, so neither the first of the backward nor, with several micro-batches, the
 first of the next forward wait.
 
-A copy waits, on its own stream, until the work that was queued on the slot is done, and the block's work waits for the
-copy; the host waits for neither. So streaming is free as long as a block computes for longer than its blob travels:
-on a bus of 25 GB/s, from some 1,500 tokens a micro-batch.
+Copies and work wait for one another on the device, never on the host (`ring.py`). So streaming is free as long as a
+block computes for longer than its blob travels. A parameter is half a byte and two operations a token, so that takes as
+many tokens as a quarter of the card's FLOP/s over the bus's bytes/s: 1,500 for 150 TFLOP/s and 25 GB/s.
 """
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from quatrain.errors import ConfigError
 from quatrain.offload.blob import BlobLayout
 from quatrain.offload.disk import DiskTier
 from quatrain.offload.host import HostTier
-from quatrain.offload.tier import Arrival, Tier
+from quatrain.offload.ring import Blob, Ring
 from quatrain.quantization import QuantizedModule, QuantizedTensor
 
 FEWEST_SLOTS = 2
@@ -52,28 +52,6 @@ class Streaming:
             raise ConfigError(f"A block's weights are on the host or on disk, not both; block {min(twice)} is.")
 
 
-@dataclass
-class _Blob:
-    """The weights of one block outside of the device."""
-
-    tier: Tier
-    bytes: Tensor
-    layout: BlobLayout
-    modules: Sequence[QuantizedModule]
-
-
-@dataclass
-class _Slot:
-    """Device memory for a blob."""
-
-    bytes: Tensor
-    free: torch.Event
-    """When the work that was last queued on it is done."""
-    block: int | None = None
-    """Whose blob it holds or is about to."""
-    arrival: Arrival = field(default_factory=lambda: Arrival([]))
-
-
 class StreamedWeights:
     """The streamed blocks of one model; a `WeightSource` of its stack."""
 
@@ -83,9 +61,9 @@ class StreamedWeights:
         self._host = HostTier(device)
         folder = streaming.folder or Path(tempfile.gettempdir())
         self._disk = DiskTier(device, folder) if streaming.disk else None
-        self._blobs: dict[int, _Blob] = {}
-        self._slots: list[_Slot] = []
-        self._at_work: _Slot | None = None
+        self._blobs: dict[int, Blob] = {}
+        self._resident: dict[int, Tensor] = {}
+        self._ring: Ring | None = None
 
     @property
     def nbytes(self) -> int:
@@ -111,52 +89,46 @@ class StreamedWeights:
         room = tier.room(layout.nbytes)
         for module, weight in zip(modules, layout.write(weights, room), strict=True):
             module.lodge(weight)
-        self._blobs[index] = _Blob(tier, room, layout, modules)
-        self._slots = []
+        self._blobs[index] = Blob(tier, room, layout, modules)
+        self._ring = None
 
     def settle(self) -> None:
         """Wait until all blobs hold what was put into them."""
         self._runtime.synchronize(self.device)
 
-    def hand(self, index: int, ahead: Iterable[int]) -> Mapping[nn.Module, QuantizedTensor]:
-        """The weights of block `index` on the device; empty for a resident one. See `WeightSource`."""
-        compute = self._runtime.current_stream(self.device)
-        if self._at_work is not None:
-            self._at_work.free.record(compute)
-            self._at_work = None
-        wanted = list(islice(self._streamed(index, ahead), self.streaming.slots))
-        for block in wanted:
-            if all(slot.block != block for slot in self._all_slots()):
-                self._send(block, next(slot for slot in self._slots if slot.block not in wanted))
-        if index not in self._blobs:
-            return {}
-        self._at_work = next(slot for slot in self._slots if slot.block == index)
-        self._at_work.arrival.wait(compute)
-        blob = self._blobs[index]
-        return dict(zip(blob.modules, blob.layout.weights(self._at_work.bytes), strict=True))
+    def reside(self, blocks: Iterable[int]) -> None:
+        """Keep a copy of these blocks' blobs on the device, so that they aren't streamed; of no others."""
+        self._resident = {block: blob for block, blob in self._resident.items() if block in set(blocks)}
+        for block in blocks:
+            if block not in self._resident:
+                self._resident[block] = self._blobs[block].bytes.to(self.device, copy=True)
 
-    def _streamed(self, index: int, ahead: Iterable[int]) -> Iterable[int]:
+    def hand(self, index: int, ahead: Iterable[int]) -> Mapping[nn.Module, QuantizedTensor]:
+        """The weights of block `index` on the device; empty for one that was never taken. See `WeightSource`."""
+        if self._ring is not None:
+            self._ring.give_back()
+        if wanted := list(islice(self._streamed(index, ahead), self.streaming.slots)):
+            self._made_ring().send_for(wanted, self._blobs)
+        blob = self._blobs.get(index)
+        if blob is None:
+            return {}
+        found = self._resident[index] if index in self._resident else self._made_ring().take(index)
+        return dict(zip(blob.modules, blob.layout.weights(found), strict=True))
+
+    def _streamed(self, index: int, ahead: Iterable[int]) -> Iterator[int]:
         """The streamed ones among this block and those ahead, in their order, each once."""
         seen = set()
         for block in (index, *ahead):
-            if block in self._blobs and block not in seen:
+            if block in self._blobs and block not in self._resident and block not in seen:
                 seen.add(block)
                 yield block
 
-    def _send(self, block: int, slot: _Slot) -> None:
-        blob = self._blobs[block]
-        slot.block, slot.arrival = block, blob.tier.send(blob.bytes, slot.bytes, slot.free)
-
-    def _all_slots(self) -> list[_Slot]:
+    def _made_ring(self) -> Ring:
         """The slots, made when they are first needed: while a model loads, their memory has another use."""
-        if not self._slots:
-            nbytes = max(blob.layout.nbytes for blob in self._blobs.values())
-            for _ in range(self.streaming.slots):
-                slot = _Slot(torch.empty(nbytes, dtype=torch.uint8, device=self.device), self._runtime.Event())
-                # The memory may have been given up a moment ago, with work still queued on it.
-                slot.free.record(self._runtime.current_stream(self.device))
-                self._slots.append(slot)
-        return self._slots
+        if self._ring is None:
+            nbytes = max((blob.layout.nbytes for blob in self._blobs.values()), default=0)
+            self._ring = Ring(self.device, self.streaming.slots, nbytes)
+        return self._ring
 
 
 def evenly(streamed: int, blocks: int) -> tuple[int, ...]:

@@ -9,6 +9,8 @@ import quatrain
 
 ROOT = Path(quatrain.__file__).parent
 FLOORS = {
+    "plain": 0,
+    "untrusted": 0,
     "errors": 0,
     "device": 0,
     "files": 0,
@@ -32,8 +34,11 @@ FLOORS = {
     "web": 9,
 }
 MAY_IMPORT_TRANSFORMERS = {"models", "data", "evaluation"}
-# `device`, `files` and `runlog` use the typed errors; everything else on a floor is a stranger to its neighbours.
-SAME_FLOOR = {("device", "errors"), ("files", "errors"), ("runlog", "errors")}
+# Much uses the typed errors, whose words are made plain; everything else on a floor is a stranger to its neighbours.
+SAME_FLOOR = {
+    *((room, "errors") for room in ("device", "files", "runlog")),
+    *(("errors", "plain"), ("runlog", "plain"), ("runlog", "untrusted")),
+}
 
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")
 

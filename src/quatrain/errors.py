@@ -4,11 +4,18 @@ An error says rule, value, remedy: what must hold, what was found, what to do. E
 exception that a caller who doesn't know Quatrain would expect, so ``except ValueError`` keeps working. The command line
 prints these as one message and exits with 1 (2 for :class:`ConfigError`); anything else may be a bug, so its type is
 shown too, and how to see its traceback.
+
+What an error says is one line without secrets, whoever it quotes (:mod:`quatrain.plain`).
 """
+
+from quatrain.plain import one_line
 
 
 class QuatrainError(Exception):
     """Base of all errors that Quatrain raises on purpose."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
 
 class ConfigError(QuatrainError, ValueError):

@@ -167,7 +167,7 @@ KEY = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
     ("damage", "words"),
     [
         (lambda f: (f / "adapter_config.json").unlink(), "no adapter_config.json"),
-        (lambda f: (f / "adapter_config.json").write_text("{"), "not JSON"),
+        (lambda f: (f / "adapter_config.json").write_text("{"), "must be a JSON file"),
         (lambda f: edit_config(f, peft_type="IA3"), "IA3"),
         (lambda f: edit_config(f, use_dora=True), "lacks a lora_magnitude_vector"),
         (lambda f: edit_tensors(f, lambda t: t.update({MAGNITUDE: torch.ones(64)})), "has a lora_magnitude_vector"),

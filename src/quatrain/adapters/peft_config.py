@@ -14,9 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from quatrain.adapters.expressions import match
 from quatrain.adapters.selection import Selection
 from quatrain.adapters.stored import StoredAdapter
 from quatrain.errors import AdapterError
+from quatrain.untrusted import file_in, read_json
 
 CONFIG = "adapter_config.json"
 
@@ -32,6 +34,7 @@ _WITHOUT_EFFECT = {
     "qalora_group_size", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "ensure_weight_tying",
 }  # fmt: skip
 _KNOWN = _UNDERSTOOD | _WITHOUT_EFFECT
+_LARGEST_NUMBER = 3e38
 # Ways to draw A and B that leave the base alone.
 _HARMLESS_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
 # Ways that take part of the base's weight into A and B; PEFT takes it out of the base again at every loading.
@@ -81,7 +84,7 @@ class StoredConfig:
 
 
 def _covering(patterns: Mapping[str, float], name: str, default: float) -> float:
-    return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", name)), default)
+    return next((value for key, value in patterns.items() if match(rf"(.*\.)?({key})$", name)), default)
 
 
 def write_config(folder: Path, adapter: StoredAdapter) -> None:
@@ -124,12 +127,12 @@ def read_config(folder: Path) -> StoredConfig:
         AdapterError: it is missing, damaged, or asks for what Quatrain doesn't compute.
     """
     path = folder / CONFIG
-    if not path.is_file():
-        raise AdapterError(f"an adapter folder holds {CONFIG} and the tensors; {folder} has no {CONFIG}")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise AdapterError(f"{path} is not JSON: {error}") from error
+        config = read_json(file_in(folder, CONFIG))
+    except FileNotFoundError as error:
+        raise AdapterError(f"an adapter folder holds {CONFIG} and the tensors; {folder} has no {CONFIG}") from error
+    except (OSError, ValueError) as error:
+        raise AdapterError(f"{path} must be a JSON file: {error}") from error
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         found = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
         raise AdapterError(f"{path}: Quatrain loads adapters of `peft_type` LORA, found {found}")
@@ -139,6 +142,8 @@ def read_config(folder: Path) -> StoredConfig:
         path,
         {name: config.get(name) for name in ("r", "lora_alpha")} | {"lora_dropout": config.get("lora_dropout") or 0.0},
     )
+    if not 0 <= numbers["lora_dropout"] < 1:
+        raise AdapterError(f"{path}: `lora_dropout` must be in [0, 1), found {numbers['lora_dropout']}")
     return StoredConfig(
         **numbers,
         rank_pattern=_patterns(path, config, "rank_pattern"),
@@ -180,8 +185,9 @@ def _check_start(path: Path, start: Any) -> None:
 
 def _numbers(path: Path, values: Mapping[str, Any]) -> dict[str, float]:
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise AdapterError(f"{path}: `{name}` must be a number, found {value!r}")
+        # NaN fails the comparison too; what float32 can't hold would become infinite in the layer.
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= _LARGEST_NUMBER:
+            raise AdapterError(f"{path}: `{name}` must be a finite number, found {value!r}")
     return dict(values)
 
 
@@ -196,9 +202,9 @@ def _patterns(path: Path, config: Mapping[str, Any], field: str) -> dict[str, fl
 
 def _compiles(path: Path, field: str, pattern: str) -> None:
     try:
-        re.compile(pattern)
-    except re.error as error:
-        raise AdapterError(f"{path}: `{field}` has {pattern!r}, no regular expression ({error})") from error
+        match(pattern, "")
+    except AdapterError as error:
+        raise AdapterError(f"{path}: `{field}`: {error}") from error
 
 
 def _text(path: Path, config: Mapping[str, Any], field: str) -> str | None:

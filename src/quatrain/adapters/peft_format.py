@@ -19,6 +19,7 @@ from quatrain.adapters.provenance import read_provenance, to_metadata
 from quatrain.adapters.stored import LowRank, StoredAdapter, StoredRows, in_module_order
 from quatrain.errors import AdapterError, OutputError
 from quatrain.files import written_aside
+from quatrain.untrusted import file_in
 
 WEIGHTS = "adapter_model.safetensors"
 
@@ -78,19 +79,24 @@ def read_adapter(folder: str | Path) -> StoredAdapter:
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise AdapterError(f"{path} is missing; adapters stored as pickles (.bin) are not loaded: save as safetensors")
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(file_in(path.parent, path.name), framework="pt") as file:
             return {key: file.get_tensor(key) for key in list(file.keys())}
-    except (SafetensorError, OSError) as error:
+    except FileNotFoundError as error:
+        raise AdapterError(
+            f"{path} is missing; adapters stored as pickles (.bin) are not loaded: save as safetensors"
+        ) from error
+    except (SafetensorError, OSError, ValueError) as error:
         raise AdapterError(f"{path} is damaged: {error}. Copy or download it again") from error
 
 
 def _check_finite(found: Sorted, folder: Path) -> None:
     by_module = {**found.layers, **found.modules, **{name: {"rows": rows} for name, rows in found.rows.items()}}
     for name, parts in by_module.items():
-        if not all(torch.isfinite(tensor).all() for tensor in parts.values()):
+        if not all(tensor.is_floating_point() for tensor in parts.values()):
+            raise AdapterError(f"{folder}: {name} must hold floating-point numbers, and holds others; it is damaged")
+        # The layer keeps float32, in which a large float64 is infinite.
+        if not all(torch.isfinite(tensor.float()).all() for tensor in parts.values()):
             raise AdapterError(
                 f"{folder}: {name} holds values that aren't finite: its training has diverged, or the file is damaged. "
                 "Use an earlier checkpoint"
@@ -109,7 +115,7 @@ def _rows(name: str, rows_NH: Tensor, config: StoredConfig, folder: Path) -> Sto
 
 def _layer(name: str, halves: Mapping[str, Tensor], config: StoredConfig, folder: Path) -> LowRank:
     a_RI, b_OR = halves["a_RI"], halves["b_OR"]
-    if a_RI.ndim != 2 or b_OR.ndim != 2 or a_RI.shape[0] != b_OR.shape[1]:
+    if a_RI.ndim != 2 or b_OR.ndim != 2 or a_RI.shape[0] != b_OR.shape[1] or not a_RI.shape[0]:
         raise AdapterError(
             f"{folder}: lora_A [r, in] and lora_B [out, r] of {name} don't fit each other's shapes: "
             f"{list(a_RI.shape)} and {list(b_OR.shape)}"

@@ -7,11 +7,11 @@ a fresh adapter.
 Source: ``check_target_module_exists`` of PEFT 0.21.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from quatrain.adapters.config import ALL_LINEAR
+from quatrain.adapters.expressions import match
 from quatrain.adapters.targets import describe_targets
 
 
@@ -52,8 +52,8 @@ class Selection:
         blocks = self.layers_to_transform
         if blocks in (None, ()):
             return True
-        found = next((m for pattern in self._block_patterns() if (m := re.match(pattern, name))), None)
-        return found is not None and int(found["index"]) in (blocks if isinstance(blocks, tuple) else (blocks,))
+        found = next((m for pattern in self._block_patterns() if (m := match(pattern, name))), None)
+        return found is not None and found["index"] in map(str, blocks if isinstance(blocks, tuple) else (blocks,))
 
     def _block_patterns(self) -> list[str]:
         if not self.layers_pattern:
@@ -89,5 +89,5 @@ def joint_selection(selections: list[Selection], adapted: Iterable[str]) -> Sele
 
 def _matches(targets: str | tuple[str, ...], name: str) -> bool:
     if isinstance(targets, str):
-        return re.fullmatch(targets, name) is not None
+        return match(targets, name, whole=True) is not None
     return any(name == target or name.endswith(f".{target}") for target in targets)

@@ -53,6 +53,7 @@ Quantization = Annotated[
         help="nf4, fp4, int4, or none for 16 bits. Default: as the run was trained, nf4 for a base.", show_default=False
     ),
 ]
+TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run Python code that ships with the base.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.", show_default=False)]
 MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0 always takes the likeliest token; 0.7 varies.")]

@@ -14,6 +14,7 @@ from quatrain.cli.arguments import (
     Quantization,
     System,
     Temperature,
+    TrustRemoteCode,
     utf8_input,
 )
 
@@ -31,6 +32,7 @@ def chat(
     temperature: Temperature = 0.0,
     quantization: Quantization = None,
     device: Device = None,
+    trust_remote_code: TrustRemoteCode = False,
     force: Force = False,
 ) -> None:
     """Talk to a base or to what a run has made of it.
@@ -45,7 +47,14 @@ def chat(
     from quatrain.training.opening import open_model
 
     console = Console(highlight=False)
-    model, tokenizer = open_model(named, adapter=adapter, quantization=quantization, device=device, force=force)
+    model, tokenizer = open_model(
+        named,
+        adapter=adapter,
+        quantization=quantization,
+        device=device,
+        force=force,
+        trust_remote_code=trust_remote_code,
+    )
 
     reply = partial(stream_reply, model, tokenizer, max_new_tokens=max_new_tokens, temperature=temperature)
     _converse(console, reply, system)

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quatrain.cli.arguments import Adapter, Device, Force, MaxNewTokens, Named, Quantization, in_a_folder
+from quatrain.cli.arguments import (
+    Adapter,
+    Device,
+    Force,
+    MaxNewTokens,
+    Named,
+    Quantization,
+    TrustRemoteCode,
+    in_a_folder,
+)
 from quatrain.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,6 +57,7 @@ def evaluate(
     adapter: Adapter = None,
     quantization: Quantization = None,
     device: Device = None,
+    trust_remote_code: TrustRemoteCode = False,
     force: Force = False,
 ) -> None:
     """Measure a base or a run on held-out rows: loss and perplexity of the answers, and how many it gives right."""
@@ -68,7 +78,14 @@ def evaluate(
     if metric is not None:
         task = TaskConfig(data=rows, metric=metric, max_new_tokens=max_new_tokens, batch_size=batch_size)  # pyright: ignore
     with ProgressDisplay() as display:
-        model, tokenizer = open_model(named, adapter=adapter, quantization=quantization, device=device, force=force)
+        model, tokenizer = open_model(
+            named,
+            adapter=adapter,
+            quantization=quantization,
+            device=device,
+            force=force,
+            trust_remote_code=trust_remote_code,
+        )
         numbers = _losses(model, tokenizer, rows, max_length, display)
         if task is not None:
             numbers |= _score(model, tokenizer, task, display)

@@ -15,6 +15,7 @@ from quatrain.cli.arguments import (
     Named,
     Quantization,
     System,
+    TrustRemoteCode,
     in_a_folder,
     utf8_input,
 )
@@ -40,6 +41,7 @@ def generate(
     ] = None,
     quantization: Quantization = None,
     device: Device = None,
+    trust_remote_code: TrustRemoteCode = False,
     force: Force = False,
 ) -> None:
     """Answer prompts in batches, greedily. For a conversation use `quatrain chat`."""
@@ -51,7 +53,14 @@ def generate(
     with utf8_input():
         asked = prompts or [line.rstrip("\n") for line in sys.stdin if line.strip()]
         "".join(asked).encode()
-    model, tokenizer = open_model(named, adapter=adapter, quantization=quantization, device=device, force=force)
+    model, tokenizer = open_model(
+        named,
+        adapter=adapter,
+        quantization=quantization,
+        device=device,
+        force=force,
+        trust_remote_code=trust_remote_code,
+    )
     opening = [{"role": "system", "content": system}] if system else []
     ids = [render_prompt([*opening, {"role": "user", "content": p}], tokenizer) for p in asked]
     with ProgressDisplay(enabled=sys.stderr.isatty()) as display:

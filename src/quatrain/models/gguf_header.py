@@ -81,8 +81,13 @@ def read_header(path: Path) -> GgufHeader:
     if not isinstance(alignment, int) or alignment < 1:
         raise ValueError(f"its tensors are aligned to {alignment}")
     start = -(-cursor.position // alignment) * alignment
-    tensors = {name: _map(cursor, start + offset, shape, kind) for name, offset, shape, kind in entries}
-    return GgufHeader(fields, tensors)
+    tensors, taken = {}, start
+    for name, offset, shape, kind in sorted(entries, key=lambda entry: entry.offset):
+        if name in tensors or start + offset < taken:
+            raise ValueError(f"{name} is in it twice, or shares bytes with another tensor")
+        tensors[name] = _map(cursor, start + offset, shape, kind)
+        taken = cursor.position
+    return GgufHeader(fields, {entry.name: tensors[entry.name] for entry in entries})
 
 
 class _Cursor:
@@ -134,14 +139,25 @@ class _Cursor:
         return self.take(count * _NUMBERS[kind].itemsize).view(_NUMBERS[kind])
 
 
-def _read_entry(cursor: _Cursor) -> tuple[str, int, tuple[int, ...], GGMLQuantizationType]:
-    """Name, offset among the tensors' bytes, shape and type of a tensor."""
+class _Entry(NamedTuple):
+    """What the header says of a tensor."""
+
+    name: str
+    offset: int
+    """Among the tensors' bytes."""
+    shape: tuple[int, ...]
+    kind: GGMLQuantizationType
+
+
+def _read_entry(cursor: _Cursor) -> _Entry:
     name, dimensions = cursor.string(), cursor.number("<I")
     if not 1 <= dimensions <= _MOST_DIMENSIONS:
         raise ValueError(f"{name} has {dimensions} dimensions, and 1 to {_MOST_DIMENSIONS} are possible")
     shape = tuple(reversed([cursor.number("<Q") for _ in range(dimensions)]))
+    if 0 in shape:
+        raise ValueError(f"{name} has the shape {shape}, which holds nothing")
     kind = GGMLQuantizationType(cursor.number("<I"))
-    return name, cursor.number("<Q"), shape, kind
+    return _Entry(name, cursor.number("<Q"), shape, kind)
 
 
 def _map(cursor: _Cursor, start: int, shape: tuple[int, ...], kind: GGMLQuantizationType) -> GgufTensor:

@@ -25,6 +25,7 @@ from quatrain.models.host_memory import release_freed_pages
 from quatrain.models.naming import SAMPLE, NamePlan, Stored, plan_names
 from quatrain.models.read_ahead import Extent, read_ahead
 from quatrain.models.sources import checked_file
+from quatrain.untrusted import read_json
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -111,8 +112,8 @@ def _weight_map(folder: Path) -> dict[str, str]:
     if not (folder / INDEX).exists():
         return {}
     try:
-        weight_map = json.loads(checked_file(folder, INDEX).read_text())["weight_map"]
-    except (ValueError, KeyError, TypeError) as error:
+        weight_map = read_json(checked_file(folder, INDEX))["weight_map"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder / INDEX} must be JSON with a `weight_map`: {error}. Download it again.") from error
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise ModelError(

@@ -10,12 +10,19 @@ import re
 
 import torch
 from accelerate import init_empty_weights
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from quatrain.errors import ModelError
 from quatrain.models.sources import Source
+
+UNUSABLE = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError),
+    StrictDataclassError,
+)
+"""What transformers raises on a configuration that it didn't check: a width of zero, a text for a number."""
 
 
 def read_config(source: Source, *, trust_remote_code: bool = False) -> PreTrainedConfig:
@@ -26,7 +33,7 @@ def read_config(source: Source, *, trust_remote_code: bool = False) -> PreTraine
     """
     try:
         return AutoConfig.from_pretrained(source.folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+    except UNUSABLE as error:
         raise ModelError(
             f"{source.name} must have a configuration that transformers understands: {error} "
             "A newer transformers may know it; if the model brings its own code, trust_remote_code=True runs it."
@@ -48,7 +55,7 @@ def build_skeleton(config: PreTrainedConfig, *, dtype: torch.dtype, trust_remote
         # Filling meta tensors with random numbers changes nothing, and takes longer than building the model.
         with init_empty_weights(include_buffers=False), no_init_weights():
             model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
-    except ValueError as error:
+    except UNUSABLE as error:
         raise ModelError(
             f"The base must be a causal language model that transformers can build; {config.model_type}: {error}"
         ) from error

@@ -2,14 +2,14 @@
 
 A source is a folder in Hugging Face's layout, a single GGUF file, or a hub name such as `org/name`. Only the last one
 touches the network, and it fetches safetensors, configuration and tokenizer, never pickles. Files of others are
-untrusted: a file counts as part of a folder only if it really lies there. The one exception is the hub's own cache,
-whose snapshots are links into `blobs/` of the same repository.
+untrusted: one counts as part of a folder only if it really lies there (:mod:`quatrain.untrusted`).
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from quatrain.errors import ModelError
+from quatrain.untrusted import file_in
 
 CONFIG_FILES = ("*.json", "*.jinja")
 TOKENIZER_FILES = ("*.model", "*.txt", "*.tiktoken")
@@ -49,6 +49,7 @@ def locate(
     """
     path = Path(source).expanduser()
     if path.is_dir():
+        _check_links(path)
         return Source(name=str(source), folder=path)
     if path.is_file():
         if path.suffix != ".gguf":
@@ -61,27 +62,26 @@ def locate(
     return Source(name=str(source), folder=_download(str(source), revision, weights, trust_remote_code))
 
 
+def _check_links(folder: Path) -> None:
+    """Looks at what transformers will open by itself, whatever it links to; weights are looked at when opened."""
+    for pattern in (*CONFIG_FILES, *TOKENIZER_FILES, "*.py"):
+        for file in folder.glob(pattern):
+            if file.is_symlink():
+                checked_file(folder, file.name)
+
+
 def checked_file(folder: Path, name: str) -> Path:
     """The path of a file that really lies in the folder (or in the blobs of the hub cache that the folder is part of).
 
     Raises:
         ModelError: The name has directories in it, the file is missing, or a link leads out of the folder.
     """
-    if name in {"", ".", ".."} or Path(name).name != name or "\\" in name:
-        raise ModelError(
-            f"Files of a checkpoint must lie in its own folder; it names {name!r}. Don't trust this checkpoint."
-        )
-    path = folder / name
-    if not path.is_file():
-        raise ModelError(f"{folder} must hold {name}, which is missing. Download the checkpoint again.")
-    real, home = path.resolve(), folder.resolve()
-    repository = home.parent.parent
-    in_cache = home.parent.name == "snapshots" and real.parent == repository / "blobs"
-    if real.parent != home and not in_cache:
-        raise ModelError(
-            f"{path} is a link to {real}, outside of the checkpoint's folder. Copy the file into the folder."
-        )
-    return path
+    try:
+        return file_in(folder, name)
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder} must hold {name}, which is missing. Download the checkpoint again.") from error
+    except ValueError as error:
+        raise ModelError(f"Don't trust the checkpoint in {folder}: {error}.") from error
 
 
 def _looks_like_path(source: str) -> bool:

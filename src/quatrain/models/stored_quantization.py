@@ -29,9 +29,9 @@ def take_stored(config: PreTrainedConfig) -> None:
     stored: Any = getattr(config, "quantization_config", None)
     if stored is None:
         return
-    stored = stored if isinstance(stored, dict) else stored.to_dict()
-    method = stored.get("quant_method")
-    if method not in {"bitsandbytes", "quatrain"}:
+    stored = stored.to_dict() if hasattr(stored, "to_dict") else stored
+    method = stored.get("quant_method") if isinstance(stored, dict) else stored
+    if method not in ("bitsandbytes", "quatrain"):
         raise ModelError(
             f"A quantized checkpoint must be in bitsandbytes' 4-bit format; this one is {method!r}. "
             "Load the 16-bit checkpoint of this model instead."

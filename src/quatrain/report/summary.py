@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-import yaml
-
 from quatrain.errors import CheckpointError
 from quatrain.report import wording
 from quatrain.runlog import Evaluated, Event, RunFinished, RunFolder, RunStarted, StepDone, read_events
+from quatrain.untrusted import parse_yaml, read_text
 
 LAST_STEPS = 10
 """The final loss is a mean over this many steps: a single step's loss says more about its rows than about the model."""
@@ -91,8 +90,8 @@ def read_config(folder: RunFolder) -> dict[str, Any]:
     if not folder.config.exists():
         return {}
     try:
-        config = yaml.safe_load(folder.config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        config = parse_yaml(read_text(folder.config))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{folder.config} must be YAML: {error}. Restore the file or remove it.") from error
     return dict(_flattened(config)) if isinstance(config, dict) else {}
 

@@ -17,6 +17,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
+from quatrain.plain import without_secrets
+from quatrain.untrusted import parse_json
+
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
@@ -151,9 +154,9 @@ KINDS: dict[str, type[Event]] = {
 
 
 def to_json(event: Event) -> str:
-    """The event as one line of strictly valid JSON, without the newline."""
+    """The event as one line of strictly valid JSON, without the newline, and without secrets."""
     fields = {"kind": type(event).__name__, **dataclasses.asdict(event)}
-    return json.dumps(_with_named_non_finite(fields), allow_nan=False)
+    return json.dumps(_writable(fields), allow_nan=False)
 
 
 def from_json(line: str | bytes) -> Event | None:
@@ -162,9 +165,11 @@ def from_json(line: str | bytes) -> Event | None:
     Raises:
         ValueError: the line isn't an object of JSON, or its fields don't fit its kind.
     """
-    fields = json.loads(line)
+    fields = parse_json(line)
     if not isinstance(fields, dict) or not isinstance(fields.get("kind"), str):
         raise ValueError('an event must be a JSON object with a "kind"')
+    if any(isinstance(value, int) and abs(value) >= 2**63 for value in fields.values()):
+        raise ValueError("no run counts beyond 64 bits")
     kind = KINDS.get(fields.pop("kind"))
     return None if kind is None else _validator(kind).validate_python(fields)
 
@@ -177,9 +182,12 @@ def _validator(kind: type[Event]) -> Any:
     return TypeAdapter(kind)
 
 
-def _with_named_non_finite(value: Any) -> Any:
+def _writable(value: Any) -> Any:
+    """Numbers that aren't finite by their names, texts without secrets."""
     if isinstance(value, dict):
-        return {key: _with_named_non_finite(inner) for key, inner in value.items()}
+        return {key: _writable(inner) for key, inner in value.items()}
+    if isinstance(value, str):
+        return without_secrets(value)
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value

@@ -6,7 +6,6 @@ and the next writer removes it before it appends. Events aren't synced to the di
 that would cost more than a small model's step.
 """
 
-import json
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,6 +13,7 @@ from types import TracebackType
 
 from quatrain.errors import CheckpointError
 from quatrain.runlog.events import Event, from_json, to_json
+from quatrain.untrusted import parse_json
 
 Sink = Callable[[Event], None]
 
@@ -100,7 +100,7 @@ def truncate_after(path: Path, step: int) -> None:
 def _step_of(line: bytes, path: Path, number: int) -> int:
     """The step that a line belongs to; 0, which is always kept, for a line that belongs to none."""
     try:
-        fields = json.loads(line)
+        fields = parse_json(line)
     except ValueError as error:
         raise CheckpointError(
             f"{path}, line {number}: every line must be JSON; found {line[:80]!r}. Remove that line to resume."

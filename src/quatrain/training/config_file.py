@@ -16,6 +16,9 @@ import yaml
 from quatrain.data import DataConfig
 from quatrain.errors import ConfigError
 from quatrain.training.config import SWITCHES, RunConfig
+from quatrain.untrusted import BoundedLoader, parse_yaml, read_text
+
+_LARGEST_CONFIG = 1 << 20
 
 
 def read_config(path: str | Path | None, overrides: Iterable[str] = ()) -> RunConfig:
@@ -68,8 +71,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(f"no config file at {path}; `quatrain train --help` shows how to write one")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _TextLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = parse_yaml(read_text(path, most_bytes=_LARGEST_CONFIG), _TextLoader)
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold `key: value` lines, found {type(values).__name__}")
@@ -90,12 +93,12 @@ def _apply(values: dict[str, Any], override: str) -> None:
         place[parent] = inner if isinstance(inner, dict) else {}
         place = place[parent]
     try:
-        place[leaf] = yaml.load(text, _TextLoader)
-    except yaml.YAMLError as error:
+        place[leaf] = parse_yaml(text, _TextLoader)
+    except ValueError as error:
         raise ConfigError(f"the value of {override!r} can't be read: {error}") from error
 
 
-class _TextLoader(yaml.SafeLoader):
+class _TextLoader(BoundedLoader):
     """YAML in which every plain value is text, but for null, which may also be written none.
 
     What a text means is for the type of its setting to say: YAML 1.1 itself takes ``2e-4`` for text, ``revision: 1e10``

@@ -1,6 +1,5 @@
 """What a person may name where a model is asked for: a run folder, an adapter folder, or a base."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from quatrain.errors import AdapterError, ConfigError
 from quatrain.models import load_model
 from quatrain.runlog import RunFolder
 from quatrain.training.config_file import read_config
+from quatrain.untrusted import file_in, read_json
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class Target:
     adapter: Path | None
     base_options: dict[str, Any]
     """Keyword arguments for `load_model` that the run was trained with."""
+    needs_code: bool = False
+    """Whether it was trained with Python code that ships with the base."""
 
 
 def resolve(named: str) -> Target:
@@ -43,20 +45,21 @@ def _from_run(folder: RunFolder) -> Target:
         raise ConfigError(f"{folder.path} was trained on a model handed over in Python: its config names no `model`")
     if not folder.adapter.is_dir():
         raise AdapterError(f"{folder.path} holds no adapter yet: its training hasn't ended; `quatrain train --resume`")
-    return Target(config.model, folder.adapter, {name: getattr(config, name) for name in _BASE_OPTIONS})
+    options = {name: getattr(config, name) for name in _BASE_OPTIONS}
+    return Target(config.model, folder.adapter, options, config.trust_remote_code)
 
 
 _BASE_OPTIONS = (
     *("quantization", "double_quant", "block_size", "quantize_head", "quantize_embeddings", "keep_in_16bit"),
-    *("compute_dtype", "device", "revision", "trust_remote_code"),
+    *("compute_dtype", "device", "revision"),
 )
-"""Settings of a run that `load_model` has by the same names."""
+"""Settings of a run that `load_model` has by the same names. Not `trust_remote_code`: the folder may be anybody's."""
 
 
 def _from_adapter(folder: Path) -> Target:
     try:
-        base = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (ValueError, KeyError, TypeError) as error:
+        base = read_json(file_in(folder, "adapter_config.json"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise AdapterError(f"{folder}/adapter_config.json doesn't name the adapter's base: {error}") from error
     if not isinstance(base, str):
         raise AdapterError(
@@ -72,6 +75,10 @@ def open_model(named: str, *, adapter: Path | None = None, force: bool = False, 
         force: put the adapter on the base although it was trained on one with other weights.
     """
     target = resolve(named)
+    if target.needs_code and not changes.get("trust_remote_code"):
+        raise ConfigError(
+            f"{named} was trained with code that ships with {target.base}; add --trust-remote-code if you have read it"
+        )
     options = target.base_options | {name: value for name, value in changes.items() if value is not None}
     if options.get("quantization") == "none":
         options["quantization"] = None

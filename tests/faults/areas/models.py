@@ -36,7 +36,7 @@ for words, name in {
     "an index that names a file by an empty name": "",
 }.items():
     edit = partial(_first_shard_elsewhere, name=name)
-    fault(words, ModelError, "must lie in its own folder")(partial(_index, edit=edit))
+    fault(words, ModelError, "its files must lie in its own folder")(partial(_index, edit=edit))
 
 
 @fault("a path where nothing is", ModelError, "A local model must exist")

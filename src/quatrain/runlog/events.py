@@ -148,6 +148,9 @@ class RunFinished(Event):
     peak_memory: int
 
 
+_LARGEST_COUNT = 10**100
+"""JSON's integers may be beyond any float, with which they are to be divided."""
+
 KINDS: dict[str, type[Event]] = {
     kind.__name__: kind for kind in (RunStarted, StepDone, Evaluated, CheckpointSaved, Sampled, Noted, RunFinished)
 }
@@ -168,8 +171,8 @@ def from_json(line: str | bytes) -> Event | None:
     fields = parse_json(line)
     if not isinstance(fields, dict) or not isinstance(fields.get("kind"), str):
         raise ValueError('an event must be a JSON object with a "kind"')
-    if any(isinstance(value, int) and abs(value) >= 2**63 for value in fields.values()):
-        raise ValueError("no run counts beyond 64 bits")
+    if any(isinstance(value, int) and abs(value) > _LARGEST_COUNT for value in fields.values()):
+        raise ValueError("no run counts that far")
     kind = KINDS.get(fields.pop("kind"))
     return None if kind is None else _validator(kind).validate_python(fields)
 

@@ -16,7 +16,7 @@ from quatrain.adapters.model_card import CARD, write_card
 from quatrain.adapters.peft_config import StoredConfig, read_config, write_config
 from quatrain.adapters.peft_tensors import Sorted, sort_tensors, to_tensors
 from quatrain.adapters.provenance import read_provenance, to_metadata
-from quatrain.adapters.stored import LowRank, StoredAdapter, StoredRows, in_module_order
+from quatrain.adapters.stored import LowRank, StoredAdapter, StoredRows, block_after_block
 from quatrain.errors import AdapterError, OutputError
 from quatrain.files import written_aside
 from quatrain.untrusted import file_in
@@ -65,7 +65,7 @@ def read_adapter(folder: str | Path) -> StoredAdapter:
     config = read_config(folder)
     found = sort_tensors(_read_tensors(folder / WEIGHTS), config, folder)
     _check_finite(found, folder)
-    layers = {name: _layer(name, found.layers[name], config, folder) for name in in_module_order(found.layers)}
+    layers = {name: _layer(name, found.layers[name], config, folder) for name in block_after_block(found.layers)}
     return StoredAdapter(
         layers=layers,
         selection=config.selection,

@@ -74,6 +74,8 @@ class Provenance:
     """SHA-256 of the template's text; None without one."""
     versions: dict[str, str] = field(default_factory=dict)
     """Of the packages that trained it."""
+    made: str | None = None
+    """How it was made of other adapters or models, in words; None when it was trained."""
 
 
 def identify(model: nn.Module, identity: BaseIdentity) -> None:

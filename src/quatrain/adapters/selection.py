@@ -64,12 +64,17 @@ class Selection:
 
 def selection_of(adapted: Iterable[str], names: Iterable[str], *, fan_in_fan_out: bool) -> Selection:
     """The shortest that takes exactly `adapted` among a model's modules `names`."""
+    adapted, names = set(adapted), list(names)
     targets, blocks = describe_targets(adapted, names)
-    return Selection(
+    selection = Selection(
         target_modules=tuple(targets),
         layers_to_transform=None if blocks is None else tuple(blocks),
         fan_in_fan_out=fan_in_fan_out,
     )
+    if {name for name in names if selection.takes(name)} == adapted:
+        return selection
+    # PEFT counts blocks only where their list lies inside of something.
+    return Selection(target_modules=tuple(sorted(adapted)), fan_in_fan_out=fan_in_fan_out)
 
 
 def joint_selection(selections: list[Selection], adapted: Iterable[str]) -> Selection:

@@ -81,7 +81,7 @@ class StoredAdapter:
     """What a folder in PEFT's format holds."""
 
     layers: Mapping[str, LowRank]
-    """By module name, in the order of the base's modules."""
+    """By module name, block after block."""
     selection: Selection
     """How PEFT finds these layers in the base."""
     lora_dropout: float = 0.0
@@ -128,6 +128,6 @@ class StoredAdapter:
         return weight
 
 
-def in_module_order(names: Iterable[str]) -> list[str]:
-    """Names sorted as people count, blocks 2 before 10: files of tensors are in the order of letters."""
+def block_after_block(names: Iterable[str]) -> list[str]:
+    """Module names sorted as people count, block 2 before block 10."""
     return sorted(names, key=lambda name: [(not part.isdigit(), part.zfill(9)) for part in name.split(".")])

@@ -26,10 +26,11 @@ from benchmarks.timing import kernel_ms
 
 KIND = Kind(
     title="4-bit products for few rows",
-    note="M rows of 4,096 in bfloat16 times a 14336×4096 matrix in NF4 with double quantization. Buffers rotate and "
+    note="M rows in bfloat16 times a matrix of outputs×inputs in NF4 with double quantization. Buffers rotate and "
     "launches queue up. Floor: weight, input and output move once at the speed of a large copy.",
 )
-OUTPUTS, INPUTS = 14336, 4096
+SHAPES = ((4096, 14336), (14336, 4096))
+"""Outputs and inputs: an 8B model's way down, and one of its two ways up."""
 ROWS = (1, 4, 8, 16, 32)
 ROTATION, LAUNCHES = 8, 64
 TOLERANCE = 1e-2
@@ -69,19 +70,28 @@ def sixteen_bits(dense: Tensor) -> Product:
 
 @torch.inference_mode()
 def measure(make: Make, quantized: bool, setting: Setting) -> Rows:
+    rows = {}
+    for outputs, inputs in SHAPES:
+        dense = torch.randn(outputs, inputs, device=setting.device, dtype=torch.bfloat16)
+        rows |= _measure_one(dense, make, quantized, setting)
+    return rows
+
+
+def _measure_one(dense: Tensor, make: Make, quantized: bool, setting: Setting) -> Rows:
     from quatrain.quantization import quantize_4bit
 
-    dense = torch.randn(OUTPUTS, INPUTS, device=setting.device, dtype=torch.bfloat16)
+    outputs, inputs = dense.shape
     products = [make(dense.clone()) for _ in range(ROTATION)]
     weight = (quantize_4bit(dense).dequantize(torch.float32) if quantized else dense.float()).cpu()
     rows = {}
     for m in ROWS:
-        x = torch.randn(m, INPUTS, device=setting.device, dtype=torch.bfloat16)
+        x = torch.randn(m, inputs, device=setting.device, dtype=torch.bfloat16)
+        label = _label(outputs, inputs, m)
         error = relative_error(products[0](x).cpu(), x.float().cpu() @ weight.T)
         if not error <= TOLERANCE:
-            raise Wrong(f"M = {m}: relative error {error:.1e} against float32 (at most {TOLERANCE})")
+            raise Wrong(f"{label}: relative error {error:.1e} against float32 (at most {TOLERANCE})")
         samples = _times(products, x, setting)
-        rows[_label(m)] = Row(samples_ms=samples, flops=2 * m * OUTPUTS * INPUTS, values={"error": error})
+        rows[label] = Row(samples_ms=samples, flops=2 * m * outputs * inputs, values={"error": error})
     return rows
 
 
@@ -91,11 +101,15 @@ def _times(products: list[Product], x: Tensor, setting: Setting) -> list[float]:
 
 def floor(ceilings: Figures) -> Figures:
     rate = copy_rate(ceilings)
-    return {_label(m): {"ms": product_floor_ms(m, OUTPUTS, INPUTS, rate)} for m in ROWS}
+    return {
+        _label(outputs, inputs, m): {"ms": product_floor_ms(m, outputs, inputs, rate)}
+        for outputs, inputs in SHAPES
+        for m in ROWS
+    }
 
 
-def _label(m: int) -> str:
-    return f"M = {m}"
+def _label(outputs: int, inputs: int, m: int) -> str:
+    return f"{outputs}×{inputs}, M = {m}"
 
 
 CONTENDERS: dict[Contender, tuple[Make, bool]] = {
@@ -111,8 +125,8 @@ CASES = (
         title="",
         contenders={who: Play(partial(measure, *how)) for who, how in CONTENDERS.items()},
         device="cuda",
-        options={"outputs": OUTPUTS, "inputs": INPUTS, "rotation": ROTATION},
-        target={_label(1): {"ms": 0.014}},
+        options={"shapes": SHAPES, "rotation": ROTATION},
+        target={_label(*SHAPES[0], 1): {"ms": 0.014}},
         floor=floor,
         limit_s=120,
     ),

@@ -32,7 +32,7 @@ and g + 8 (``h``), or in x column g of each 8 (``c``).
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -140,9 +140,10 @@ def linear_4bit(
     nested = [weight.nested or (weight.scales, weight.scales) for weight in weights]
     factors = [update or some or (x_MK, x_MK) for update in updates]
     tokens = max(4, triton.next_power_of_2(len(x_MK)))
-    slices, registers = LAUNCH[tokens]
+    programs = sum(triton.cdiv(weight.rows, ROWS) for weight in weights)
+    launch = _launch(tokens, programs, x_MK.device)
     with torch.cuda.device_of(x_MK):
-        _kernel[(sum(triton.cdiv(weight.rows, ROWS) for weight in weights),)](
+        _kernel[(programs,)](
             x_MK,
             tuple(weight.codes for weight in weights),
             tuple(weight.scales for weight in weights),
@@ -164,15 +165,42 @@ def linear_4bit(
             len(some.sums_SMR) if some else 0,
             WEIGHTS=len(weights),
             M=tokens,
-            S=slices,
+            S=launch.slices,
             NESTED=first.nested is not None,
-            EVEN=chunks % slices == 0,
+            EVEN=chunks % launch.slices == 0,
             RUNS=min(triton.next_power_of_2(len(some.sums_SMR)), 128 // tokens) if some else 0,
             ASSEMBLY=not triton.knobs.runtime.interpret,
-            num_warps=slices,
+            EARLY=launch.early,
+            num_warps=launch.slices,
             num_stages=1,
-            maxnreg=registers,
+            maxnreg=launch.registers,
+            launch_pdl=launch.early,
         )
+
+
+class Launch(NamedTuple):
+    """How a kernel is started."""
+
+    slices: int
+    registers: int
+    """Of a thread."""
+    early: bool
+    """Programs start, and fill their tables, while the kernel before this one ends."""
+
+
+@cache
+def _launch(tokens: int, programs: int, device: torch.device) -> Launch:
+    """The fastest launch for so many rows of x, a power of two, by measurement on an H200."""
+    slices, registers = LAUNCH[tokens]
+    if device.type != "cuda":
+        return Launch(slices, registers, early=False)
+    facts = torch.cuda.get_device_properties(device)
+    if tokens == 4 and programs * 16 <= facts.multi_processor_count * 32:
+        slices = 16  # There is room for twice the warps.
+    warps = facts.regs_per_multiprocessor // (32 * registers) // slices * slices
+    # Programs that find room beside those of the kernel before take memory bandwidth from it and win nothing.
+    fills = programs * slices >= 0.9 * facts.multi_processor_count * warps
+    return Launch(slices, registers, early=fills and facts.major >= 9)
 
 
 @cache
@@ -211,19 +239,13 @@ def _kernel(
     EVEN: tl.constexpr,
     RUNS: tl.constexpr,
     ASSEMBLY: tl.constexpr,
+    EARLY: tl.constexpr,
 ):
-    # Which weight the program has rows of; their outputs lie side by side.
-    tile, column = tl.program_id(0), 0
-    codes_ptr, scales_ptr, nested_ptr, offset_ptr = codes[0], scales[0], nested[0], offsets[0]
-    height, sums_ptr, b_ptr, rank = rows[0], sums[0], b[0], ranks[0]
-    tiles_before, rows_before = 0, 0
-    for w in tl.static_range(1, WEIGHTS):
-        tiles_before += tl.cdiv(rows[w - 1], 16)
-        rows_before += rows[w - 1]
-        if tl.program_id(0) >= tiles_before:
-            tile, column = tl.program_id(0) - tiles_before, rows_before
-            codes_ptr, scales_ptr, nested_ptr, offset_ptr = codes[w], scales[w], nested[w], offsets[w]
-            height, sums_ptr, b_ptr, rank = rows[w], sums[w], b[w], ranks[w]
+    if EARLY:
+        tl.extra.cuda.gdc_launch_dependents()
+    tile, column, codes_ptr, scales_ptr, nested_ptr, offset_ptr, height, sums_ptr, b_ptr, rank = _weight(
+        codes, scales, nested, offsets, rows, sums, b, ranks, WEIGHTS
+    )
 
     # Rows beyond the last are read from the last, so that nothing needs a mask before the end.
     row_R = tl.minimum(tile * 16 + tl.arange(0, 16), height - 1)
@@ -237,6 +259,10 @@ def _kernel(
     slice_S1, first_1R = tl.arange(0, S)[:, None], row_R[None, :] * chunks
     steps = tl.cdiv(chunks, S)
 
+    if EARLY:
+        # The tables are constants. Everything else may be what the kernel before this one has yet to write.
+        _fill_tables(pairs_ptr, map_ptr)
+        tl.extra.cuda.gdc_wait()
     words = tl.load(words_ptr + _chunk(slice_5, 0, steps, chunks, EVEN) * 16)
     block_SR = first_1R + _chunk(slice_S1, 0, steps, chunks, EVEN)
     scales_SR = tl.load(pairs_of_scales + block_SR)
@@ -246,15 +272,8 @@ def _kernel(
         low_SR = tl.load(nested_ptr + block_SR // 128)
         high_SR = tl.load(nested_ptr + (first_1R + _chunk(slice_S1, steps - 1, steps, chunks, EVEN)) // 128)
         offset = tl.load(offset_ptr)
-    if ASSEMBLY:
-        tl.inline_asm_elementwise(
-            FILL_TABLES,
-            "=r,l,l",
-            [pairs_ptr.to(tl.int64), map_ptr.to(tl.int64)],
-            dtype=tl.int32,
-            is_pure=False,
-            pack=1,
-        )
+    if ASSEMBLY and not EARLY:
+        _fill_tables(pairs_ptr, map_ptr)  # while the first codes are on their way
     y_RM = tl.zeros((16, M), tl.float32)
     if RUNS:
         y_RM = _low_rank(sums_ptr, b_ptr, row_R, rank, tokens, run_stride, token_stride, runs, M, RUNS)
@@ -281,6 +300,35 @@ def _kernel(
     out_RM = out_ptr + token_M[None, :] * out_stride + (column + tile * 16 + tl.arange(0, 16))[:, None]
     inside_RM = (tile * 16 + tl.arange(0, 16) < height)[:, None] & (token_M < tokens)[None, :]
     tl.store(out_RM, y_RM.to(out_ptr.dtype.element_ty), inside_RM)
+
+
+@triton.jit
+def _weight(codes, scales, nested, offsets, rows, sums, b, ranks, WEIGHTS: tl.constexpr):
+    """Which weight the program has rows of, from its tile on; the weights' outputs lie side by side."""
+    tile, column = tl.program_id(0), 0
+    codes_ptr, scales_ptr, nested_ptr, offset_ptr = codes[0], scales[0], nested[0], offsets[0]
+    height, sums_ptr, b_ptr, rank = rows[0], sums[0], b[0], ranks[0]
+    tiles_before, rows_before = 0, 0
+    for w in tl.static_range(1, WEIGHTS):
+        tiles_before += tl.cdiv(rows[w - 1], 16)
+        rows_before += rows[w - 1]
+        if tl.program_id(0) >= tiles_before:
+            tile, column = tl.program_id(0) - tiles_before, rows_before
+            codes_ptr, scales_ptr, nested_ptr, offset_ptr = codes[w], scales[w], nested[w], offsets[w]
+            height, sums_ptr, b_ptr, rank = rows[w], sums[w], b[w], ranks[w]
+    return tile, column, codes_ptr, scales_ptr, nested_ptr, offset_ptr, height, sums_ptr, b_ptr, rank
+
+
+@triton.jit
+def _fill_tables(pairs_ptr, map_ptr):
+    tl.inline_asm_elementwise(
+        FILL_TABLES,
+        "=r,l,l",
+        [pairs_ptr.to(tl.int64), map_ptr.to(tl.int64)],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )
 
 
 @triton.jit

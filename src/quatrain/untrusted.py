@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.composer import ComposerError
 
 LARGEST_JSON = 64 << 20
 """Bytes. The index of a model with a million tensors has a fifth of it."""
@@ -93,7 +94,7 @@ class BoundedLoader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             self._aliases += 1
             if self._within_anchors or self._aliases > self.MOST_ALIASES:
-                raise yaml.composer.ComposerError(None, None, f"too many aliases: *{event.anchor}", event.start_mark)
+                raise ComposerError(None, None, f"too many aliases: *{event.anchor}", event.start_mark)
         anchored = isinstance(event, yaml.NodeEvent) and not isinstance(event, yaml.AliasEvent) and bool(event.anchor)
         self._within_anchors += anchored
         node = super().compose_node(parent, index)

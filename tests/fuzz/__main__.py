@@ -17,9 +17,9 @@ import traceback
 from pathlib import Path
 from random import Random
 
-import atheris
+import atheris  # pyright: ignore[reportMissingModuleSource]
 
-with atheris.instrument_imports(include=["quatrain"]):
+with atheris.instrument_imports(include=["quatrain"]):  # pyright: ignore[reportAttributeAccessIssue]
     from tests.fuzz.readers import READERS
 
 from tests.fuzz.mutations import mutated

@@ -9,12 +9,14 @@ special token ends a reply.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from quatrain.data.examples import Message
+from quatrain.data.time_limit import time_limit
 from quatrain.errors import DataError
 
 if TYPE_CHECKING:
@@ -30,6 +32,24 @@ PLAIN_TEMPLATE = (
 """What a base model gets, which has no chat template: the role as a headline, and end-of-sequence after each reply."""
 
 _GENERATION_MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+PATIENCE_S = 10.0
+"""Computing time for one conversation. Real templates take a ten-thousandth."""
+
+
+@contextmanager
+def _named_errors(messages: Sequence[Message]) -> Iterator[None]:
+    """A template is a stranger's program: besides refusing a conversation it may fail in any way, or never end."""
+    from jinja2 import TemplateError
+
+    failures = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+    try:
+        with time_limit(PATIENCE_S):
+            yield
+    except (TemplateError, TimeoutError, *failures) as error:
+        roles = ", ".join(message["role"] for message in messages)
+        raise DataError(f"the chat template refuses the conversation ({roles}): {error}.") from error
 
 
 def marker(number: int) -> str:
@@ -70,15 +90,10 @@ class ChatTemplate:
         Raises:
             DataError: the template refuses the conversation (roles that don't alternate, say).
         """
-        from jinja2 import TemplateError
-
-        try:
+        with _named_errors(messages):
             text = self._tokenizer.apply_chat_template(
                 list(messages), chat_template=self._source, add_generation_prompt=reply_next, tokenize=False
             )
-        except TemplateError as error:
-            roles = ", ".join(message["role"] for message in messages)
-            raise DataError(f"the chat template refuses the conversation ({roles}): {error}.") from error
         assert isinstance(text, str)
         return text
 
@@ -87,16 +102,20 @@ class ChatTemplate:
 
         ``apply_chat_template`` gives those only as a token mask, and that mask covers everything to the end when a
         marked part ends in a space that the tokenizer's offsets leave out; hence one level below.
+
+        Raises:
+            DataError: as :meth:`render`.
         """
         from transformers.utils.chat_template_utils import render_jinja_template
 
         variables: dict[str, Any] = self._tokenizer.special_tokens_map
-        texts, spans = render_jinja_template(
-            conversations=[list(messages)],
-            chat_template=self._source,
-            return_assistant_tokens_mask=True,
-            **variables,
-        )
+        with _named_errors(messages):
+            texts, spans = render_jinja_template(
+                conversations=[list(messages)],
+                chat_template=self._source,
+                return_assistant_tokens_mask=True,
+                **variables,
+            )
         return texts[0], [(int(start), int(end)) for start, end in spans[0]]
 
     def adapt(self, messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -26,6 +26,7 @@ from quatrain.models.gguf_config import build_config
 from quatrain.models.gguf_header import read_header
 from quatrain.models.host_memory import release_freed_pages
 from quatrain.models.naming import SAMPLE, Assignment, NamePlan, Stored
+from quatrain.models.unusable import UNUSABLE
 
 ROPE_FACTORS = "rope_freqs.weight"
 """Llama 3's frequency factors, which Hugging Face describes by four numbers in the config instead."""
@@ -77,6 +78,20 @@ class GgufFile:
             name: Stored(shape=tensor.shape, nbytes=tensor.data.nbytes, shard=0)
             for name, tensor in self._header.tensors.items()
         }
+        self._check_heads()
+
+    def _check_heads(self) -> None:
+        """Rows that are interleaved by heads must be whole pairs of each."""
+        for name, tensor in self.tensors.items():
+            heads = self._heads_of(name)
+            if heads is not None and (heads < 1 or tensor.shape[0] % (2 * heads)):
+                raise ModelError(f"A GGUF file's {name} must have rows for {heads} heads; it has {tensor.shape[0]}.")
+
+    def _heads_of(self, name: str) -> int | None:
+        """Heads of a projection whose rows are interleaved; None for any other tensor."""
+        if not LAYOUTS[self.architecture].interleaved:
+            return None
+        return self._heads[0] if ".attn_q." in name else self._heads[1] if ".attn_k." in name else None
 
     def field(self, key: str, default: Any = None) -> Any:
         """A metadata value; keys without a namespace of their own are the architecture's."""
@@ -93,7 +108,10 @@ class GgufFile:
         """Token numbers by role (`bos`, `eos`, `unk`, `pad`), as far as the file names them."""
         keys = {"bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id", "pad": "padding_token_id"}
         found = {role: self.field(f"tokenizer.ggml.{key}") for role, key in keys.items()}
-        return {role: int(number) for role, number in found.items() if number is not None}
+        wrong = {role: number for role, number in found.items() if not isinstance(number, int | None)}
+        if wrong:
+            raise ModelError(f"A GGUF file's special tokens must be numbers; here they are {wrong}.")
+        return {role: number for role, number in found.items() if number is not None}
 
     def read(self, name: str) -> torch.Tensor:
         """The tensor in float32, dequantized, in Hugging Face's layout."""
@@ -106,8 +124,8 @@ class GgufFile:
             out.numpy()[start : start + count] = dequantize(rows[start : start + count], tensor.kind)
         out = out.view(tensor.shape)
         layout = LAYOUTS[self.architecture]
-        if layout.interleaved and (".attn_q." in name or ".attn_k." in name):
-            out = _deinterleave(out, self._heads[0] if ".attn_q." in name else self._heads[1])
+        if (heads := self._heads_of(name)) is not None:
+            out = _deinterleave(out, heads)
         if layout.norm_offset and name.endswith("norm.weight"):
             out -= layout.norm_offset
         return out
@@ -129,10 +147,16 @@ class GgufFile:
         """The configuration that the metadata describes.
 
         Raises:
-            ModelError: The file scales rotary frequencies in a way that isn't supported, or has no embedding.
+            ModelError: The metadata describes no model, the file scales rotary frequencies in a way that isn't
+                supported, or has no embedding.
         """
         factors = self.read(ROPE_FACTORS) if ROPE_FACTORS in self.tensors else None
-        return build_config(self.architecture, self.field, self.tensors, factors)
+        try:
+            return build_config(self.architecture, self.field, self.tensors, factors)
+        except ModelError:
+            raise
+        except UNUSABLE as error:
+            raise ModelError(f"A GGUF file's metadata must describe its model; here: {error}.") from error
 
     def plan_names(self, model: PreTrainedModel, stored: Iterable[str]) -> NamePlan:
         """Finds the stored tensor for each parameter of the (meta) model; the package's name table does the work."""

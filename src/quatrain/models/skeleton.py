@@ -10,19 +10,13 @@ import re
 
 import torch
 from accelerate import init_empty_weights
-from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from quatrain.errors import ModelError
 from quatrain.models.sources import Source
-
-UNUSABLE = (
-    *(ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError),
-    StrictDataclassError,
-)
-"""What transformers raises on a configuration that it didn't check: a width of zero, a text for a number."""
+from quatrain.models.unusable import UNUSABLE
 
 
 def read_config(source: Source, *, trust_remote_code: bool = False) -> PreTrainedConfig:

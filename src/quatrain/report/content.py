@@ -43,7 +43,7 @@ def tiles(summary: RunSummary) -> list[Tile]:
             Tile("time", wording.duration(summary.seconds), note=f"{summary.steps:,} of {summary.total_steps:,} steps"),
             Tile(
                 "tokens/s",
-                wording.count(round(summary.tokens_per_second)),
+                wording.count(summary.tokens_per_second),
                 note=wording.count(summary.tokens) + " in all",
             ),
             Tile("peak memory", wording.size(summary.peak_memory), note=summary.device),

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.report import content, wording
-from quatrain.report.summary import read_config, summary_of
-from quatrain.runlog import Event, Noted, RunFolder, RunStarted, read_events
+from quatrain.report.summary import read_run, summary_of
+from quatrain.runlog import Event, Noted, RunFolder, RunStarted
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -22,7 +22,7 @@ def write_report(folder: RunFolder) -> Path:
     Raises:
         CheckpointError: the folder holds no run, or its files can't be understood.
     """
-    page = render(read_config(folder), read_events(folder.events))
+    page = render(*read_run(folder))
     aside = folder.report.with_name(folder.report.name + ".new")
     # A lone surrogate, which a model's broken bytes can leave in a string, has no UTF-8 form.
     aside.write_text(page, encoding="utf-8", errors="replace")

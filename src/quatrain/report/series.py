@@ -8,13 +8,10 @@ Point = tuple[float, float]
 MOST_POINTS = 1000
 """Of one curve on the page: about one for each pixel that the widest chart has."""
 
-LARGEST = 1e100
-"""Values beyond this count as infinite: axes and means of them would overflow."""
-
 
 @dataclass(frozen=True)
 class Series:
-    """One curve: ``points`` are (step, value) with steps ascending; values that aren't finite become NaN."""
+    """One curve: ``points`` are (step, value) with steps ascending; a value may be NaN or infinite."""
 
     name: str
     style: str
@@ -22,10 +19,6 @@ class Series:
     points: list[Point]
     markers: bool = False
     """Whether each point is drawn as a dot, as befits few measurements far apart."""
-
-    def __post_init__(self) -> None:
-        drawn = [(step, value if abs(value) <= LARGEST else math.nan) for step, value in self.points]
-        object.__setattr__(self, "points", drawn)
 
     @property
     def finite(self) -> list[Point]:

@@ -1,5 +1,6 @@
 """A run in numbers: what the terminal prints at the end and what the page shows on top."""
 
+import math
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
@@ -8,6 +9,8 @@ from quatrain.errors import CheckpointError
 from quatrain.report import wording
 from quatrain.runlog import Evaluated, Event, RunFinished, RunFolder, RunStarted, StepDone, read_events
 from quatrain.untrusted import parse_yaml, read_text
+
+LARGEST = 1e100
 
 LAST_STEPS = 10
 """The final loss is a mean over this many steps: a single step's loss says more about its rows than about the model."""
@@ -82,7 +85,28 @@ def summarize(folder: RunFolder) -> RunSummary:
     Raises:
         CheckpointError: the folder holds no run, or its files can't be understood.
     """
-    return summary_of(read_config(folder), read_events(folder.events))
+    return summary_of(*read_run(folder))
+
+
+def read_run(folder: RunFolder) -> tuple[dict[str, Any], list[Event]]:
+    """The folder's settings, with dotted names, and its events.
+
+    Raises:
+        CheckpointError: the folder holds no run, its files can't be understood, or hold numbers that no run has.
+    """
+    config, events = read_config(folder), read_events(folder.events)
+    for event in events:
+        odd = [name for name, value in vars(event).items() if _is_odd(value)]
+        if odd:
+            raise CheckpointError(f"{folder.events}: no run has such a {odd[0]}: {getattr(event, odd[0])}")
+    return config, events
+
+
+def _is_odd(value: Any) -> bool:
+    """Whether means of it would overflow. A diverged run's numbers aren't finite, which is another matter."""
+    if isinstance(value, dict):
+        return any(map(_is_odd, value.values()))
+    return isinstance(value, int | float) and LARGEST < abs(value) != math.inf
 
 
 def read_config(folder: RunFolder) -> dict[str, Any]:

@@ -21,12 +21,14 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:,.{decimals}f}".replace("-", MINUS)
 
 
-def count(value: int) -> str:
+def count(value: float) -> str:
     """A whole number; from ten thousand on in three digits and a unit: 9,999, then 12.3k, 4.88M, 1.24B."""
+    if not math.isfinite(value):
+        return number(value)
     for least, unit, letter in ((10**9, 10**9, "B"), (10**6, 10**6, "M"), (10**4, 10**3, "k")):
         if value >= least:
             return number(value / unit) + letter
-    return f"{value:,}"
+    return f"{round(value):,}"
 
 
 def score(name: str, value: float) -> str:
@@ -43,6 +45,8 @@ def size(amount: float) -> str:
 
 def duration(seconds: float) -> str:
     """``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if not math.isfinite(seconds):
+        return number(seconds)
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -52,3 +52,7 @@ class CheckpointError(QuatrainError, OSError):
 
 class DeviceError(QuatrainError, RuntimeError):
     """The hardware that was asked for isn't there or can't do what was asked."""
+
+
+class BudgetError(QuatrainError, MemoryError):
+    """No way to train fits into the memory that was given."""

@@ -5,7 +5,20 @@ and whoever places weights, which blocks stay on the device. All bytes are of th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What all blocks following one policy would cost, all else as planned."""
+
+    policy: str
+    needed: int
+    """Bytes of the device."""
+    host: int
+    """Bytes of pinned host memory."""
+    seconds: float
+    """Of an optimizer step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +31,8 @@ class Plan:
     """Bytes that the process may take of the device, whatever it takes them for."""
     micro_batch_tokens: int
     """Tokens of a packed row."""
+    micro_batches: int
+    """Of an optimizer step."""
     policies: tuple[str, ...]
     """What each block keeps for its backward, from first to last: names in `blocks.policy.POLICIES`."""
     paged_optimizer: bool
@@ -41,10 +56,14 @@ class Plan:
     outside_tensors: int
     """What the driver's context and the allocator's holes take beside tensors; counts against the budget."""
     seconds_by_part: Mapping[str, float]
-    """What a micro-batch takes, forward and backward, and "optimizer" once a step."""
+    """What a micro-batch takes."""
+    optimizer_seconds: float
+    """What clipping and AdamW take, once a step."""
     exact: bool
     """False: the architecture isn't one of the known ones, and bytes are an upper bound."""
-    notes: tuple[str, ...] = field(default=())
+    choices: tuple[Choice, ...]
+    """What each policy would cost."""
+    notes: tuple[str, ...]
     """Why it was chosen, and what would fit next, a sentence each."""
 
     @property
@@ -63,5 +82,5 @@ class Plan:
 
     @property
     def seconds(self) -> float:
-        """A step of one micro-batch."""
-        return sum(self.seconds_by_part.values())
+        """An optimizer step."""
+        return self.micro_batches * sum(self.seconds_by_part.values()) + self.optimizer_seconds

@@ -1,0 +1,61 @@
+"""A step through a model's own modules and autograd: an upper bound of what it keeps.
+
+Here nobody decides what is kept: autograd holds the inputs of every operation that needs them, and which those are
+differs from architecture to architecture. Two numbers for each input and each output of every linear are more than any
+of them keeps in 16 bits (norms and rotary embeddings compute in float32, hence two), and half of that in 32 bits;
+`tests/memory/test_autograd.py` counts what autograd really holds. With checkpointing only blocks' inputs are kept, and
+one block at a time is there whole.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from quatrain.memory.shape import BlockShape, LooseBlock, ModelShape
+from quatrain.memory.step import Held, Policy, Row, head_bytes
+
+_SCORES = 4
+"""Tensors of scores that eager attention keeps, which models with soft-capping run."""
+
+
+class AutogradStep:
+    """Steps of one model through autograd. Policies are read as two: whether everything is kept, or inputs only."""
+
+    def __init__(self, model: ModelShape, row: Row):
+        self.model, self.row = model, row
+        self.stream = model.item * row.tokens * model.hidden
+        self.whole = [self._whole(block) for block in model.blocks]
+
+    def fullest(self, policies: Sequence[Policy]) -> Held:
+        """The fullest moment: all kept tensors, and the gradients of one block or the head beside them."""
+        kept = sum(
+            whole if policy.gate_up == "keep" else self.stream
+            for whole, policy in zip(self.whole, policies, strict=True)
+        )
+        again = max(whole * (1 if policy.gate_up == "keep" else 2) for whole, policy in zip(self.whole, policies))  # noqa: B905
+        weight = self.model.item * max(linear.numel for linear in self.model.linears)
+        working = max(again // 2 + weight, self._head)
+        return Held(kept, working + 2 * self.stream, 0)
+
+    def fullest_forward(self) -> Held:
+        """The fullest moment of a forward that no backward follows."""
+        weight = self.model.item * max(linear.numel for linear in self.model.linears)
+        return Held(0, max(max(self.whole) // 2 + weight, self._head) + self.stream, 0)
+
+    def at(self, where: str, policies: Sequence[Policy]) -> list[int]:
+        """Nothing is offloaded."""
+        return [0] * len(policies)
+
+    def in_flight(self, policies: Sequence[Policy]) -> int:
+        return 0
+
+    @cached_property
+    def _head(self) -> int:
+        return head_bytes(self.model, self.row)
+
+    def _whole(self, block: BlockShape | LooseBlock) -> int:
+        widths = sum(linear.inputs + linear.outputs + 2 * linear.rank for linear in block.linears)
+        widths += block.other_widths if isinstance(block, LooseBlock) else 0
+        numbers = widths * (2 if self.model.item == 2 else 1)
+        if isinstance(block, BlockShape) and block.softcap:
+            numbers += _SCORES * block.heads * self.row.longest
+        return self.model.item * self.row.tokens * numbers

@@ -1,0 +1,218 @@
+"""A training step of our own blocks, played through in bytes: what it takes, what it gives back, and when.
+
+The order is that of the engine (`blocks/stack.py`, `block.py`, `backward.py`, `store.py`, `models/engine.py`), one line
+here for a tensor there; what a Python variable still refers to is still held. The fullest moment is the plan's peak.
+Written as a formula it would be shorter and wrong: with a policy of its own for each block the fullest moment may be in
+the head, in the first backward, or in that of the first block that keeps everything.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from quatrain.memory import attention
+from quatrain.memory.shape import BlockShape, ModelShape
+
+_GPU_OUTPUTS, _GPU_CHUNK, _CPU_CHUNK, _ALIGNMENT = 1 << 22, 1 << 28, 1 << 22, 16
+"""How `ops/linear_cross_entropy/chunked.py` cuts the head."""
+IN_FLIGHT = 2
+"""Blocks whose offloaded tensors may still be leaving."""
+
+
+class Policy(Protocol):
+    """Where each group of a block's tensors is until its backward: "keep", "offload" or "recompute"."""
+
+    @property
+    def x(self) -> str: ...
+    @property
+    def qkv(self) -> str: ...
+    @property
+    def attention(self) -> str: ...
+    @property
+    def x2(self) -> str: ...
+    @property
+    def gate_up(self) -> str: ...
+
+
+GROUPS = ("x", "qkv", "attention", "x2", "gate_up")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A micro-batch, and what runs it."""
+
+    tokens: int
+    longest: int
+    """Tokens of its longest sample."""
+    supervised: int
+    """Tokens that have a target."""
+    backend: attention.Backend
+    on_gpu: bool = True
+
+
+class Held(NamedTuple):
+    """Bytes at one moment, beside what is there in every moment."""
+
+    kept: int
+    """Of blocks whose backward comes later."""
+    working: int
+    """Of the block at work, and of what passes through it."""
+    head: int
+
+    @property
+    def total(self) -> int:
+        return self.kept + self.working + self.head
+
+
+def group_bytes(block: BlockShape, row: Row, item: int) -> dict[str, int]:
+    """What each group of a policy takes."""
+    hidden, qkv = block.hidden, block.qkv
+    numbers = {
+        "x": hidden * (2 if block.sandwich else 1),
+        "qkv": qkv.outputs + qkv.rank,
+        "attention": block.o.extended,
+        "x2": hidden * (2 if block.sandwich else 1),
+        "gate_up": block.gate_up.outputs + block.gate_up.rank + block.down.rank,
+    }
+    found = {group: item * row.tokens * count for group, count in numbers.items()}
+    found["attention"] += attention.lse_bytes(block, row.tokens)
+    return found
+
+
+def shared_buffers(model: ModelShape, row: Row) -> dict[str, int]:
+    """The buffers that all blocks share, by the names in their workspace."""
+    sizes: dict[str, int] = {}
+    for block in dict.fromkeys(fused_blocks(model)):
+        rows = {
+            "x": max(block.qkv.extended, block.gate_up.extended),
+            "branch": block.hidden,
+            "act": block.down.extended,
+            "dx": max(block.qkv.extended, block.gate_up.extended),
+            "do": block.o.extended,
+            "dqkv": block.qkv.outputs,
+            "roped": (block.heads + block.kv_heads) * block.head_dim if block.head_norms else 0,
+        }
+        found = {name: model.item * row.tokens * width for name, width in rows.items()}
+        found["weight"] = model.item * max(p.outputs * p.extended for p in block.products)
+        found["gradient of B"] = 4 * max(p.rank * p.outputs for p in block.products)
+        sizes = {name: max(nbytes, sizes.get(name, 0)) for name, nbytes in found.items()}
+    return sizes
+
+
+def rotary_bytes(model: ModelShape, row: Row) -> int:
+    """Cosines and sines of every position, in float32."""
+    return 4 * model.rotary_kinds * model.rotary_dim * row.longest
+
+
+def head_chunk(model: ModelShape, row: Row) -> int:
+    """Supervised tokens whose logits exist at once."""
+    if not row.on_gpu:
+        return min(row.supervised, max(1, _CPU_CHUNK // model.vocabulary))
+    most = max(1, min(_GPU_OUTPUTS // model.hidden, _GPU_CHUNK // model.vocabulary))
+    return -(-row.supervised // max(1, -(-row.supervised // most)))
+
+
+def head_bytes(model: ModelShape, row: Row) -> int:
+    """Logits of a chunk, the hidden states that it is made of, their gradient, and losses, targets and indices."""
+    logits = model.item * head_chunk(model, row) * -(-model.vocabulary // _ALIGNMENT) * _ALIGNMENT
+    weight = model.item * model.vocabulary * model.hidden if model.head_four_bits else 0
+    return logits + weight + row.supervised * (2 * model.item * model.hidden + 4 + 8 + 8)
+
+
+class Step:
+    """The steps of one model on rows of one size, under any policies."""
+
+    def __init__(self, model: ModelShape, row: Row):
+        self.model, self.row = model, row
+        self.blocks = fused_blocks(model)
+        self.stream = model.item * row.tokens * model.hidden
+        """A tensor [T, H]."""
+        sizes = {block: group_bytes(block, row, model.item) for block in dict.fromkeys(self.blocks)}
+        self.sizes = [sizes[block] for block in self.blocks]
+        scratch = {block: self._attention(block) for block in sizes}
+        self.scratch = [scratch[block] for block in self.blocks]
+        self.head = head_bytes(model, row)
+
+    def fullest(self, policies: Sequence[Policy]) -> Held:
+        """The fullest moment of forward, head and backward."""
+        moment = _Moment()
+        self._forward(policies, moment)
+        # The last sum and what the final norm made of it are there already; now also the gradient of that.
+        moment.look(working=3 * self.stream, head=self.head)
+        moment.look(working=2 * self.stream)
+        self._backward(policies, moment)
+        return moment.fullest
+
+    def fullest_forward(self) -> Held:
+        """The fullest moment of a forward that no backward follows."""
+        moment = _Moment()
+        self._forward([_NOTHING] * len(self.blocks), moment)
+        moment.look(working=self.stream, head=self.head)
+        return moment.fullest
+
+    def at(self, where: str, policies: Sequence[Policy]) -> list[int]:
+        """Bytes of each block's groups that its policy has at `where`."""
+        return [_at(where, sizes, policy) for sizes, policy in zip(self.sizes, policies, strict=True)]
+
+    def in_flight(self, policies: Sequence[Policy]) -> int:
+        """Offloaded tensors that are nobody's any more, but whose memory a copy still reads."""
+        leaving = self.at("offload", policies)
+        return max(sum(leaving[i : i + IN_FLIGHT]) for i in range(len(leaving)))
+
+    def _attention(self, block: BlockShape) -> tuple[int, int]:
+        arguments = (block, self.row.tokens, self.row.backend, self.model.item)
+        return attention.forward_bytes(*arguments), attention.backward_bytes(*arguments)
+
+    def _forward(self, policies: Sequence[Policy], moment: "_Moment") -> None:
+        if self.model.scaled_embedding:
+            moment.look(working=2 * self.stream)
+        # The embedded tokens are the caller's until the forward ends, whatever the first block keeps.
+        embedded = 0 if policies[0].x == "keep" else self.stream
+        residual = 0
+        for index, (sizes, policy) in enumerate(zip(self.sizes, policies, strict=True)):
+            # All of a block is there until it is done, and x2 of the one before, which the loop holds.
+            whole = residual + sum(sizes.values()) + (embedded if index else 0)
+            moment.look(working=whole - sizes["x2"] - sizes["gate_up"] + self.scratch[index][0])
+            moment.look(working=whole)
+            moment.kept += _at("keep", sizes, policy)
+            residual = 0 if policy.x2 == "keep" else self.stream
+        moment.look(working=embedded + residual + 2 * self.stream)
+
+    def _backward(self, policies: Sequence[Policy], moment: "_Moment") -> None:
+        away = self.at("offload", policies)
+        for index in reversed(range(len(self.blocks))):
+            sizes = self.sizes[index]
+            moment.kept -= _at("keep", sizes, policies[index])
+            # The next block's tensors come back while this one computes.
+            working = self.stream + sum(sizes.values()) + (away[index - 1] if index else 0)
+            moment.look(working=working)
+            moment.look(working=working - sizes["gate_up"] - self.stream + self.scratch[index][1])
+
+
+class _Moment:
+    """What is kept now, and the fullest moment so far."""
+
+    def __init__(self) -> None:
+        self.kept = 0
+        self.fullest = Held(0, 0, 0)
+
+    def look(self, *, working: int, head: int = 0) -> None:
+        """Compare this moment with the fullest."""
+        if self.kept + working + head > self.fullest.total:
+            self.fullest = Held(self.kept, working, head)
+
+
+class _Nothing:
+    x = qkv = attention = x2 = gate_up = "recompute"
+
+
+_NOTHING = _Nothing()
+
+
+def _at(where: str, sizes: Mapping[str, int], policy: Policy) -> int:
+    return sum(sizes[group] for group in GROUPS if getattr(policy, group) == where)
+
+
+def fused_blocks(model: ModelShape) -> tuple[BlockShape, ...]:
+    """The blocks of a model that our own engine runs."""
+    return tuple(block for block in model.blocks if isinstance(block, BlockShape))

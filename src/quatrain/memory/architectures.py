@@ -38,7 +38,7 @@ ARCHITECTURES = {
     "qwen2": Architecture(qkv_bias=True),
     "qwen3": Architecture(head_norms=True, head_dim=128),
     "gemma": Architecture(scaled_embedding=True, tied=True, head_dim=256),
-    "gemma2": Architecture(sandwich=True, scaled_embedding=True, tied=True, head_dim=256),
+    "gemma2": Architecture(sandwich=True, scaled_embedding=True, tied=True, head_dim=256, rotary_kinds=2),
     "gemma3_text": Architecture(
         sandwich=True, head_norms=True, scaled_embedding=True, tied=True, head_dim=256, rotary_kinds=2
     ),

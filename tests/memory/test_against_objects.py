@@ -8,8 +8,8 @@ import torch
 from quatrain.adapters import adapter_parameters
 from quatrain.adapters.lora import LoraLinear
 from quatrain.blocks import POLICIES, store
-from quatrain.blocks.policy import GROUPS
 from quatrain.blocks.kept import GROUP_MEMBERS
+from quatrain.blocks.policy import GROUPS
 from quatrain.memory import weights
 from quatrain.memory.architectures import ARCHITECTURES, Treatment, shape_of
 from quatrain.memory.shape import ModelShape
@@ -39,7 +39,7 @@ def planned(model: Any) -> ModelShape:
 
 
 def model_of(variant: str) -> Any:
-    return random_model(variant, r=5, **({} if variant == "phi3" else {"target_modules": SOME}))
+    return random_model(variant, r=5, target_modules="all-linear" if variant == "phi3" else SOME)
 
 
 def test_every_family_with_blocks_of_our_own_can_be_planned():

@@ -152,7 +152,9 @@ class Workshop:
 def candidates(request: Request) -> Iterator[Candidate]:
     """All of a coarse search."""
     blocks, standing = len(request.model.blocks), Standing(request)
-    streamed = sorted({blocks * cut // _STREAM_CUTS for cut in range(_STREAM_CUTS + 1)}) if _can_stream(request) else [0]
+    streamed = (
+        sorted({blocks * cut // _STREAM_CUTS for cut in range(_STREAM_CUTS + 1)}) if _can_stream(request) else [0]
+    )
     for rows in request.rows_at_once:
         workshop = Workshop(request, standing, rows)
         for kept in _ways_to_keep(request, blocks):

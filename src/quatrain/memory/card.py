@@ -32,16 +32,12 @@ class Card:
     """The major CUDA compute capability; 0 for a processor."""
     backend: Backend
     """The kernel that attends."""
+    context: int = 700 * _MIB
+    """What the driver, libraries and compiled kernels take beside tensors; of the host, the process without a model."""
 
     @property
     def is_gpu(self) -> bool:
         return self.generation > 0
-
-    @property
-    def context(self) -> int:
-        """What the driver, libraries and compiled kernels take beside tensors; of the host, the process without a
-        model."""
-        return 700 * _MIB if self.is_gpu else 800 * _MIB
 
     @property
     def library_bytes(self) -> int:
@@ -87,6 +83,9 @@ def _card(name: str, gib: float, gbytes: float, tflops: float, bus: float, gener
     )
 
 
+CPU = "cpu"
+_BANDWIDTH_OF_A_CORE, _BANDWIDTH_OF_A_HOST = 12e9, 200e9
+
 CARDS = {
     card.name: card
     for card in (
@@ -111,6 +110,24 @@ CARDS = {
     )
 }
 """By the names that a person gives."""
+
+
+def processor(memory: int, *, cores: int, flops_of_a_core: float, context: int = 800 * _MIB) -> Card:
+    """A CPU: its memory is the host's, and nothing travels over a bus.
+
+    Args:
+        flops_of_a_core: operations a second of matrix products in the compute dtype.
+    """
+    return Card(
+        name=CPU,
+        memory=memory,
+        bandwidth=min(_BANDWIDTH_OF_A_CORE * cores, _BANDWIDTH_OF_A_HOST),
+        flops=flops_of_a_core * cores,
+        bus=_BANDWIDTH_OF_A_HOST,
+        generation=0,
+        backend="triton",
+        context=context,
+    )
 
 
 def card_named(name: str) -> Card:

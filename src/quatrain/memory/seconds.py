@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from quatrain.memory import attention
 from quatrain.memory.autograd import AutogradStep
 from quatrain.memory.card import Card, shares_of
-from quatrain.memory.shape import BlockShape, ModelShape, Product
-from quatrain.memory.step import GROUPS, Policy, Row, Step
+from quatrain.memory.shape import BlockShape, Product
+from quatrain.memory.step import GROUPS, Policy, Step
 
 _GAP, _KERNELS_OF_A_BLOCK = 2e-6, 70
 """Seconds between two kernels, and how many a block asks for forward and backward."""
@@ -80,7 +80,7 @@ class Pace:
         return max(passed / (self.card.bandwidth * self.shares.elementwise), travel) + _OPTIMIZER_STEP
 
     def _block(self, block: BlockShape) -> BlockSeconds:
-        row, kernels = self.step.row, _GAP * _KERNELS_OF_A_BLOCK / 2
+        kernels = _GAP * _KERNELS_OF_A_BLOCK / 2
         qkv, o, gate_up, down = (self._product(product) for product in block.products)
         attends, attends_back = self._attention(block)
         hidden, inner, heads = block.hidden, block.down.inputs, block.o.inputs

@@ -59,7 +59,9 @@ class Standing:
 
     @cached_property
     def _blocks(self) -> FourBits:
-        found = {b: weights.block_weights(b, self._model, on_gpu=self._on_gpu) for b in dict.fromkeys(self._model.blocks)}
+        found = {
+            b: weights.block_weights(b, self._model, on_gpu=self._on_gpu) for b in dict.fromkeys(self._model.blocks)
+        }
         return FourBits(
             sum(found[b].codes for b in self._model.blocks), sum(found[b].scales for b in self._model.blocks)
         )

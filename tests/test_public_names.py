@@ -7,7 +7,8 @@ import quatrain
 
 NAMES = [
     *("DataConfig", "LoraConfig", "QuantizedLinear", "QuantizedTensor", "RunConfig"),
-    *("attach_lora", "detach_lora", "fuse_blocks", "load_adapter", "load_model", "model_summary"),
+    *("adapter_summary", "attach_lora", "combine_adapters", "convert_adapter", "detach_lora", "extract_adapter"),
+    *("fuse_blocks", "load_adapter", "load_model", "model_summary"),
     *("quantize_4bit", "save_adapter", "save_quantized", "train"),
 ]
 

@@ -45,10 +45,14 @@ def _compare(path: Path, written: Mapping[str, Tensor]) -> None:
     """As bytes: a run that has diverged holds NaN, which equals nothing."""
     found = _read_tensors(path)
     same = found.keys() == written.keys() and all(
-        torch.equal(found[key].view(torch.uint8), tensor.view(torch.uint8)) for key, tensor in written.items()
+        torch.equal(_bytes(found[key]), _bytes(tensor)) for key, tensor in written.items()
     )
     if not same:
         raise OutputError(f"{path.name} isn't on the disk as it was written; look after the disk")
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.reshape(-1).view(torch.uint8)
 
 
 def read_adapter(folder: str | Path) -> StoredAdapter:

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from quatrain import __version__
-from quatrain.cli import chat, doctor, evaluate, generate, quantize, report, train
+from quatrain.cli import adapters, chat, doctor, evaluate, generate, quantize, report, train
 from quatrain.errors import ConfigError, QuatrainError
 
 
@@ -76,6 +76,7 @@ app.command("chat")(chat.chat)
 app.command("generate")(generate.generate)
 app.command("eval")(evaluate.evaluate)
 app.command("quantize")(quantize.quantize)
+app.add_typer(adapters.app)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 

@@ -115,6 +115,15 @@ def test_an_adapter_less_itself_is_the_base(name, tmp_path):
     assert result.distance < 1e-9
 
 
+def test_where_peft_forgets_the_scale_of_rslora(tmp_path):
+    """PEFT hands `use_rslora` on to a result that holds its scale in A and B already."""
+    folders = [trained(tmp_path / str(i), use_rslora=True) for i in range(2)]
+    settings: dict[str, Any] = {"combination_type": "cat"}
+    theirs = of_peft(folders, [1.0, 1.0], **settings)
+    combine_adapters(folders, [1.0, 1.0], tmp_path / "out", **settings)
+    assert_same({name: delta * 8**0.5 for name, delta in deltas(tmp_path / "out").items()}, theirs)
+
+
 def test_weights_scale_and_rslora_counts(tmp_path):
     folders = [trained(tmp_path / "0", use_rslora=True), trained(tmp_path / "1", r=2)]
     combine_adapters(folders, [2.0, -0.5], tmp_path / "out", combination_type="cat")

@@ -80,6 +80,7 @@ def _filled(b_OK: Tensor, a_KI: Tensor, rank: int) -> Factors:
     bound = 1 / math.sqrt(a_KI.shape[1])
     fresh = torch.empty(missing, a_KI.shape[1], dtype=a_KI.dtype)
     fresh.uniform_(-bound, bound, generator=torch.Generator().manual_seed(0))
+    fresh = fresh.to(a_KI.device)
     return Factors(torch.cat([b_OK, b_OK.new_zeros(len(b_OK), missing)], dim=1), torch.cat([a_KI, fresh]))
 
 

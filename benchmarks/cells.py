@@ -6,6 +6,7 @@ from typing import Any
 
 _UNITS = {
     "allocated_gib": "GiB",
+    "reserved_gib": "GiB held",
     "tokens_per_second": "tokens/s",
     "terabytes_per_second": "TB/s",
     "gigabytes_per_second": "GB/s",

@@ -16,7 +16,6 @@ import torch
 
 from benchmarks.case import ONE_CORE, QUATRAIN, Case, Kind, Play, Row, Rows, Setting
 from benchmarks.checkpoints import config_of
-from benchmarks.random_models import random_model
 from benchmarks.shapes import SHAPES
 from benchmarks.timing import release, step_ms
 from benchmarks.work import LEARNING_RATE, MAX_GRAD_NORM
@@ -156,6 +155,7 @@ def predicted(trial: Trial, device: torch.device) -> tuple[int, float]:
 
 
 def _model(name: str, streamed: int, device: torch.device) -> Any:
+    from benchmarks.random_models import random_model
     from quatrain.offload import Streaming, evenly
 
     streaming = Streaming(host=evenly(streamed, SHAPES[name].blocks)) if streamed else None

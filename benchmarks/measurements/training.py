@@ -33,8 +33,9 @@ from benchmarks.work import OpenTraining, Training, Work
 KIND = Kind(
     title="Training steps",
     note="Forward, backward, clipping and update on random tokens; adapters on all linears of the blocks, 8-bit AdamW, "
-    "bfloat16. Median step, and the most that tensors occupied.",
-    shows=("ms", "allocated_gib"),
+    "bfloat16. Median step; the most memory that tensors occupied; and the most that PyTorch held for them, in which "
+    "alone the memory of recorded CUDA graphs counts.",
+    shows=("ms", "allocated_gib", "reserved_gib"),
 )
 STEP = "step"
 
@@ -131,7 +132,7 @@ CASES = (
         "8B, 4×2048, nothing recomputed",
         Work(model="8b", samples=4, length=2048),
         (HF, LIGER, UNSLOTH, QUATRAIN),
-        {"ms": 450, "allocated_gib": 33},
+        {"ms": 450, "reserved_gib": 33},
     ),
     _case(
         "train_8b_4x2048_small",
@@ -145,7 +146,7 @@ CASES = (
         "8B, 1×2048, at a peak of at most 14 GiB",
         Work(model="8b", samples=1, length=2048),
         (HF, UNSLOTH, QUATRAIN),
-        {"ms": 140, "allocated_gib": 14},
+        {"ms": 140, "reserved_gib": 14},
     ),
     _case(
         "train_8b_1x2048_checkpointed",
@@ -196,7 +197,7 @@ CASES = (
             steps=3,
         ),
         (HF, UNSLOTH, QUATRAIN),
-        {"ms": 13_200, "allocated_gib": 24},
+        {"ms": 13_200, "reserved_gib": 24},
         limit_s=240,
     ),
     Case(

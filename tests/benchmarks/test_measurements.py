@@ -88,18 +88,17 @@ def test_dequantizing(make: dequantizing.Make, setting: Setting, monkeypatch: py
 @pytest.mark.usefixtures("launch_only")
 @pytest.mark.parametrize("how", products.CONTENDERS.values())
 def test_products(how, setting: Setting, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(products, "OUTPUTS", 192)
-    monkeypatch.setattr(products, "INPUTS", 256)
+    monkeypatch.setattr(products, "SHAPES", ((192, 256), (64, 128)))
     make, quantized = how
     rows = products.measure(make, quantized, setting)
-    assert list(rows) == ["M = 1", "M = 4", "M = 8", "M = 16", "M = 32"]
+    shapes = ("192×256", "64×128")
+    assert list(rows) == [f"{shape}, M = {m}" for shape in shapes for m in (1, 4, 8, 16, 32)]
     assert all(row.values["error"] < 1e-2 for row in rows.values())
 
 
 @pytest.mark.usefixtures("launch_only")
 def test_a_wrong_product_is_found(setting: Setting, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(products, "OUTPUTS", 192)
-    monkeypatch.setattr(products, "INPUTS", 256)
+    monkeypatch.setattr(products, "SHAPES", ((192, 256), (64, 128)))
     with pytest.raises(WrongResult, match="M = 1"):
         products.measure(lambda dense: lambda x: 1.02 * (x @ dense.T), False, setting)
 

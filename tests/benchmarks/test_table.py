@@ -13,7 +13,7 @@ MACHINE = {"device": "Card", "memory": "140 GiB"}
 
 
 def _measured(ms: float, gib: float, **more) -> dict:
-    rows = {"step": {"ms": {"median": ms}, "allocated_gib": gib}}
+    rows = {"step": {"ms": {"median": ms}, "allocated_gib": gib, "reserved_gib": gib}}
     common = {"status": "measured", "reason": "", "when": "2026-01-02T03:04:05+00:00", "quick": False, "rows": rows}
     return common | {"machine": MACHINE, "versions": {"torch": "2.11"}} | more
 
@@ -40,11 +40,11 @@ def test_amounts(metric: str, value, text: str):
 
 
 def test_targets():
-    bounds = {"ms": 450, "allocated_gib": 33}
-    assert cells.target(bounds) == "≤ 450 ms, ≤ 33 GiB"
+    bounds = {"ms": 450, "reserved_gib": 33}
+    assert cells.target(bounds) == "≤ 450 ms, ≤ 33 GiB held"
     assert cells.target({"tokens_per_second": 300}) == "≥ 300 tokens/s"
-    assert cells.reached({"ms": {"median": 450.0}, "allocated_gib": 32.9}, bounds)
-    assert not cells.reached({"ms": {"median": 449.0}, "allocated_gib": 33.1}, bounds)
+    assert cells.reached({"ms": {"median": 450.0}, "reserved_gib": 32.9}, bounds)
+    assert not cells.reached({"ms": {"median": 449.0}, "reserved_gib": 33.1}, bounds)
     assert cells.reached({"tokens_per_second": 301.0}, {"tokens_per_second": 300})
     assert not cells.reached({"tokens_per_second": 299.0}, {"tokens_per_second": 300})
 
@@ -66,8 +66,8 @@ def test_a_page(tmp_path: Path):
         "| case | target | bitsandbytes + PEFT | bitsandbytes + PEFT + Liger | Unsloth | Quatrain | floor |"
     )
     assert row == (
-        "| 8B, 4×2048, nothing recomputed | ≤ 450 ms, ≤ 33 GiB | out of memory | not installed | "
-        "527 ms, 35.9 GiB (unchecked) | 431 ms, 31.2 GiB ✓ (quick) | – |"
+        "| 8B, 4×2048, nothing recomputed | ≤ 450 ms, ≤ 33 GiB held | out of memory | not installed | "
+        "527 ms, 35.9 GiB, 35.9 GiB held (unchecked) | 431 ms, 31.2 GiB, 31.2 GiB held ✓ (quick) | – |"
     )
     assert "- 8B, 4×2048, nothing recomputed, bitsandbytes + PEFT: failed, out of memory.\n" in text
     assert "Unsloth: unchecked, RuntimeError: gate." in text

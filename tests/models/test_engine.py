@@ -7,6 +7,7 @@ import torch
 
 from quatrain.adapters import adapter_layers, adapter_parameters, attach_lora, detach_lora
 from quatrain.blocks import KEEP_ALL, OFFLOAD, OFFLOAD_ATTENTION, POLICIES, RECOMPUTE_ALL, Policy
+from quatrain.device import memory_in_use, reset_peak
 from quatrain.errors import ModelError
 from quatrain.models.autograd_objective import AutogradObjective
 from quatrain.models.engine import Engine
@@ -41,6 +42,7 @@ def test_padded_rows_give_what_packed_ones_do(variant, device):
 @pytest.mark.parametrize("variant", ["llama", "qwen3", "gemma2", "phi3"])
 def test_what_is_kept_changes_no_bit(variant, device):
     model, batch = random_model(variant, device=device, lora_dropout=0.3).train(), batch_of(samples())
+    another = batch_of(samples(lengths=(9, 3, 16)))
     engine, found = Engine(model), []
     mixed = [KEEP_ALL, RECOMPUTE_ALL]
     for policy in (
@@ -54,8 +56,27 @@ def test_what_is_kept_changes_no_bit(variant, device):
         torch.manual_seed(1)
         engine.accumulate(batch)
         found.append(gradients(model))
+        engine.accumulate(another)  # What this policy leaves behind must not be taken for the next one's.
+        model.zero_grad(set_to_none=True)
     for other in found[1:]:
         assert all(torch.equal(found[0][name], other[name]) for name in other)
+
+
+@pytest.mark.gpu
+def test_offloaded_activations_take_the_room_of_a_few_blocks():
+    """However far Python is ahead of the GPU and the bus."""
+    taken = []
+    for blocks in (4, 24):
+        model = random_model("llama", device="cuda", dtype=torch.bfloat16, blocks=blocks)
+        engine, batch = Engine(model), batch_of(samples(lengths=(16_384,)))
+        engine.set_policy(OFFLOAD)
+        for _ in range(2):
+            reset_peak(model.device)
+            before = memory_in_use(model.device).current
+            engine.accumulate(batch)
+            taken.append(memory_in_use(model.device).peak - before)
+    a_blocks = 16_384 * (64 + 128 + 64 + 64) * 2  # x, qkv, attention's output and x2
+    assert taken[3] - taken[1] < a_blocks
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -5,11 +5,13 @@ backward, into pinned host memory that is allocated once and used in every step.
 cost concurrent matrix products next to nothing, so as long as a block computes for longer than its tensors travel, all
 of it is free.
 
-Two blocks' tensors at most are on their way out: the compute stream waits for the one before, because memory that is
-still being copied can't be used again, and a forward that runs ahead of the bus would keep everything after all. In the
-backward the tensors of one block are fetched while the block above it computes.
+Two blocks' tensors at most are on their way out, and those of one on their way back. The host queues work far ahead of
+the GPU, so what bounds memory is the order on the compute stream: it waits until a block's tensors have left before it
+lets go of their memory, and gives the memory that they come back to. (Tensor.record_stream would let the host decide,
+which sees that nothing has left yet, and takes new memory for every block.)
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 
 import torch
@@ -21,12 +23,16 @@ from quatrain.blocks.policy import GROUPS, Policy
 _IN_FLIGHT = 2
 
 
-@dataclass
+@dataclass(eq=False)
 class _Trip:
     """The offloaded tensors of one block."""
 
     host: dict[str, Tensor] = field(default_factory=dict)
-    """Their pinned memory, used again in every step."""
+    """Pinned memory, used again in every step; another policy may have left more of it than this one needs."""
+    away: tuple[str, ...] = ()
+    """Which tensors have left this time."""
+    leaving: dict[str, Tensor] = field(default_factory=dict)
+    """Until the compute stream has waited for them to leave."""
     left: torch.Event | None = None
     """While they are away: when they had left."""
     back: dict[str, Tensor] = field(default_factory=dict)
@@ -45,6 +51,7 @@ class ActivationStore:
         self._in = torch.cuda.Stream(device) if self._cuda else None
         self._kept: dict[int, Kept] = {}
         self._trips: dict[int, _Trip] = {}
+        self._leaving: deque[_Trip] = deque()
 
     def put(self, index: int, kept: Kept, policy: Policy) -> None:
         """Take over what block `index` has made: keep it, send it off, or forget it."""
@@ -61,10 +68,8 @@ class ActivationStore:
         self.fetch(index)
         trip = self._trips.get(index)
         if trip is not None and trip.returned is not None:
-            stream = torch.cuda.current_stream(self._device)
-            stream.wait_event(trip.returned)
+            torch.cuda.current_stream(self._device).wait_event(trip.returned)
             for name, tensor in trip.back.items():
-                tensor.record_stream(stream)
                 setattr(kept, name, tensor)
             trip.back, trip.returned = {}, None
         return kept
@@ -74,29 +79,48 @@ class ActivationStore:
         trip = self._trips.get(index)
         if trip is None or trip.left is None:
             return
+        if trip.leaving:  # The last ones to leave turn round at the door.
+            self._leaving.remove(trip)
+            trip.back, trip.returned = trip.leaving, trip.left
+            trip.leaving, trip.left = {}, None
+            return
         assert self._in is not None
-        self._in.wait_event(trip.left)
-        # The memory that the tensors come back to must have been given up by the work queued so far.
+        trip.back = {name: torch.empty_like(trip.host[name], device=self._device) for name in trip.away}
+        # The work queued so far gave this memory up.
         self._in.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._in):
-            trip.back = {name: tensor.to(self._device, non_blocking=True) for name, tensor in trip.host.items()}
+            for name, tensor in trip.back.items():
+                tensor.copy_(trip.host[name], non_blocking=True)
             trip.returned = self._in.record_event()
         trip.left = None
+
+    def clear(self) -> None:
+        """Forget all blocks, also what is on its way. Pinned memory stays for the next step."""
+        if self._cuda:
+            torch.cuda.synchronize(self._device)
+        self._kept.clear()
+        self._leaving.clear()
+        for trip in self._trips.values():
+            trip.leaving, trip.left, trip.back, trip.returned = {}, None, {}, None
 
     def _send(self, index: int, kept: Kept, policy: Policy) -> None:
         assert self._out is not None
         stream = torch.cuda.current_stream(self._device)
-        earlier = self._trips.get(index - _IN_FLIGHT)
-        if earlier is not None and earlier.left is not None:
+        while len(self._leaving) >= _IN_FLIGHT:
+            earlier = self._leaving.popleft()
+            assert earlier.left is not None
             stream.wait_event(earlier.left)
+            earlier.leaving = {}
         trip = self._trips.setdefault(index, _Trip())
+        trip.leaving = _offloaded(kept, policy)
+        trip.away = tuple(trip.leaving)
         self._out.wait_stream(stream)
         with torch.cuda.stream(self._out):
-            for name, tensor in _offloaded(kept, policy).items():
+            for name, tensor in trip.leaving.items():
                 _room(trip.host, name, tensor).copy_(tensor, non_blocking=True)
-                tensor.record_stream(self._out)
                 setattr(kept, name, None)
             trip.left = self._out.record_event()
+        self._leaving.append(trip)
 
 
 def _offloaded(kept: Kept, policy: Policy) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """How much memory a run uses and how much is left, in bytes.
 
 On a GPU the numbers come from PyTorch's caching allocator: what tensors occupy, not what the allocator has reserved,
-because reserved but unused blocks are handed out again. On the CPU they are the process' resident set and its
+because reserved but unused blocks are handed out again. Memory that was given up but that another stream may still use
+counts as occupied, because nobody else can have it. On the CPU they are the process' resident set and its
 high-water mark, which the Linux kernel lets a process reset; elsewhere the mark only rises.
 """
 
@@ -24,7 +25,8 @@ class MemoryUse(NamedTuple):
 def memory_in_use(device: torch.device) -> MemoryUse:
     """What this process occupies on ``device``."""
     if device.type == "cuda":
-        return MemoryUse(torch.cuda.memory_allocated(device), torch.cuda.max_memory_allocated(device))
+        figures = torch.cuda.memory_stats(device)
+        return MemoryUse(figures.get("active_bytes.all.current", 0), figures.get("active_bytes.all.peak", 0))
     current = psutil.Process().memory_info().rss
     return MemoryUse(current, max(current, _high_water_mark()))
 

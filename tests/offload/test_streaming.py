@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from quatrain.adapters import LoraConfig, adapter_parameters, attach_lora, detach_lora
 from quatrain.blocks import KEEP_ALL, OFFLOAD, RECOMPUTE_ALL, Policy
-from quatrain.errors import ConfigError, DeviceError, ModelError
+from quatrain.errors import ConfigError, DeviceError, ModelError, QuantizationError
 from quatrain.models.agreement import check_agreement
 from quatrain.models.engine import Engine
 from quatrain.models.streaming import stream_blocks, streamed_weights
 from quatrain.offload import Streaming, evenly
 from quatrain.offload.disk import DiskTier
 from quatrain.offload.tier import Tier
-from quatrain.quantization import QuantizedModule
+from quatrain.optim import AdamW
+from quatrain.quantization import QuantizedModule, quantize_4bit
 from tests.models.engine_models import batch_of, gradients, random_model, samples
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -87,6 +89,50 @@ def test_the_models_own_layers_fetch_what_is_lodged(device):
     assert torch.equal(logits, expected)
     logits.sum().backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("lodged_first", [True, False])
+def test_nothing_but_the_copies_touches_what_is_lodged(lodged_first):
+    """A device split on one device: what the modules hold becomes meta tensors, which nobody can compute with."""
+    expected = random_model("llama-bias", blocks=4)
+    model = detach_lora(copy.deepcopy(expected))
+    if not lodged_first:
+        model = copy.deepcopy(expected)
+    stream_blocks(model, Streaming(host=(0, 1, 3)))
+    for module in model.modules():
+        if isinstance(module, QuantizedModule) and module.is_lodged:
+            module._point_to(module.quantized.to("meta"))
+    model.to("cpu")
+    if lodged_first:
+        attach_lora(model, LoraConfig(r=4, lora_alpha=6))
+        for ours, theirs in zip(adapter_parameters(model).values(), adapter_parameters(expected).values(), strict=True):
+            assert ours.device.type == "cpu"
+            ours.data.copy_(theirs)
+    batch, found = batch_of(samples()), []
+    for each in (model, expected):
+        engine = Engine(each)
+        engine.set_policy(mixed)
+        loss = engine.accumulate(batch).item()
+        optimizer = AdamW(list(adapter_parameters(each).values()), lr=0.1)
+        found.append([loss, gradients(each), engine.loss(batch).item()])
+        optimizer.step()
+    assert_equal(*found)
+
+
+def test_what_is_put_into_a_lodged_weight_reaches_its_blob():
+    model = random_model("llama")
+    stream_blocks(model, Streaming(host=(0, 1)))
+    changed = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for name, tensor in changed.items():
+        if "down_proj" in name and tensor.dtype == torch.uint8 and name.endswith("weight"):
+            changed[name] = tensor.flip(0)
+    before = Engine(model).loss(batch_of(samples())).item()
+    model.load_state_dict(changed)
+    after = Engine(model).loss(batch_of(samples())).item()
+    assert after != before
+    with pytest.raises(QuantizationError, match="must stay nf4 in blocks of 64"):
+        module = model.model.layers[0].mlp.down_proj.base_layer
+        module.hold(quantize_4bit(module.weight, "fp4"))
 
 
 class Watched(Tier):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from quatrain.quantization import QuantizedModule
 from quatrain.quantization.linears import is_transposed
 
 
@@ -55,6 +56,8 @@ def linear_weight(linear: nn.Module) -> Tensor:
 
 
 def _device_of(module: nn.Module) -> torch.device:
+    if isinstance(module, QuantizedModule):
+        return module.compute_device
     for tensor in (*module.parameters(), *module.buffers()):
         return tensor.device
     raise TypeError(f"{type(module).__name__} holds no tensor")

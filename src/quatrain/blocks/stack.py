@@ -92,6 +92,12 @@ class BlockStack:
         self._last_TH = last_TH if for_backward else None
         return hidden_TH
 
+    def abandon(self) -> None:
+        """Let go of what a forward or backward that broke off has left, and of all scratch."""
+        self._store.clear()
+        self.workspace.clear()
+        self._last_TH = None
+
     def finish(self, residual_TH: Tensor, branch_TH: Tensor) -> tuple[Tensor, Tensor]:
         """(normalized hidden states, what was normalized), both [T, H], from what the last block gives."""
         spec, last_TH = self.blocks[-1].spec, torch.empty_like(residual_TH)

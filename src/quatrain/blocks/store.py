@@ -62,6 +62,14 @@ class ActivationStore:
         if policy.offloads and self._cuda:
             self._send(index, kept, policy)
 
+    def clear(self) -> None:
+        """Forget all blocks; their host memory stays for the next ones."""
+        if self._cuda:
+            torch.cuda.synchronize(self._device)
+        self._kept.clear()
+        for trip in self._trips.values():
+            trip.left, trip.back, trip.returned = None, {}, None
+
     def get(self, index: int) -> Kept:
         """What is there of block `index`, all of it on the device; it belongs to the caller."""
         kept = self._kept.pop(index)

@@ -18,6 +18,10 @@ class Workspace:
         self.device, self.dtype = device, dtype
         self._flat: dict[tuple[str, torch.dtype], Tensor] = {}
 
+    def clear(self) -> None:
+        """Give all buffers up."""
+        self._flat.clear()
+
     def get(self, name: str, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         """A contiguous uninitialized tensor of `shape`; the one that had this name is overwritten."""
         key, numel = (name, dtype or self.dtype), prod(shape)

@@ -41,15 +41,25 @@ def reset_peak(device: torch.device) -> None:
             Path("/proc/self/clear_refs").write_text("5")
 
 
+def limit_memory(device: torch.device, nbytes: int) -> None:
+    """Let this process' tensors take at most ``nbytes`` of a GPU; a CPU has no such limit."""
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, nbytes / total), device)
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that this process can still allocate on ``device``.
 
-    On a GPU: what the driver has free plus what PyTorch's allocator holds in reserve. On the CPU: what the system can
+    On a GPU: what the driver has free plus what PyTorch's allocator holds in reserve, within :func:`limit_memory`. On
+    the CPU: what the system can
     give without swapping, or less when a container's limit (cgroup) leaves less.
     """
     if device.type == "cuda":
-        reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + reserve
+        used = torch.cuda.memory_allocated(device)
+        free, total = torch.cuda.mem_get_info(device)
+        limit = int(torch.cuda.get_per_process_memory_fraction(device) * total)
+        return max(0, min(free + torch.cuda.memory_reserved(device), limit) - used)
     return min(psutil.virtual_memory().available, *container_room(_own_cgroups()))
 
 

@@ -43,9 +43,10 @@ class Engine:
         _check_adapters(model, self.spec)
         self.device: torch.device = self.spec.final_norm.weight.device  # pyright: ignore
         dtype: torch.dtype = model.dtype  # pyright: ignore
-        self.stack = BlockStack(
-            self.spec.blocks, self.spec.final_norm, self.spec.tables, self.device, dtype, streamed_weights(model)
-        )
+        spec, weights = self.spec, streamed_weights(model)
+        if weights is not None:
+            weights.forget()
+        self.stack = BlockStack(spec.blocks, spec.final_norm, spec.tables, self.device, dtype, weights)
         self.recorder = Recorder(self.stack, self.spec.embedding, note)
         self._seed = torch.zeros(1, dtype=torch.int64, device=self.device)
 
@@ -84,6 +85,11 @@ class Engine:
         del hidden_TH
         self.stack.backward(dhidden_TH, row)
         return loss
+
+    def abandon(self) -> None:
+        """Let go of what an `accumulate` that broke off has left; gradients are the caller's."""
+        self.recorder.forget()
+        self.stack.abandon()
 
     def _ids(self, batch: Batch) -> Tensor:
         return batch.input_ids.view(-1).to(self.device, non_blocking=True)

@@ -5,10 +5,12 @@ every model runs through its own modules and autograd (`autograd_objective.py`).
 decided once, by sending a few tokens through both, and said in `notes`.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-from quatrain.blocks import KEEP_ALL, FusedBlocks, Policy, fastest_policy
+from quatrain.blocks import KEEP_ALL, OFFLOAD_ATTENTION, FusedBlocks, Policy, fastest_policy
 from quatrain.device import free_memory
 from quatrain.errors import ModelError
 from quatrain.models.agreement import check_agreement
@@ -59,15 +61,30 @@ class Objective:
         than the places that stay empty."""
         return self.engine is not None and self.engine.device.type == "cuda"
 
-    def keep(self, policy: Policy | None, tokens: int) -> None:
-        """Let our own blocks keep what `policy` says, or (None) as much as fits for rows of `tokens` tokens."""
+    def keep(self, policy: Policy | Sequence[Policy] | None, tokens: int) -> None:
+        """Let our own blocks keep what `policy` says, one for all or for each its own, or (None) as much as fits for
+        rows of `tokens` tokens."""
         assert self.engine is not None
         if policy is None:
             # Pinned memory can't be swapped out, so the host keeps a good part of what it has for itself.
             host = free_memory(torch.device("cpu")) * 2 // 3
             policy = fastest_policy(self.engine.stack, tokens, free_memory(self.engine.device), host)
             self.notes.append(f"of each block's activations are kept: {policy.in_words}")
-        self.engine.set_policy(policy)
+        self.engine.set_policy(policy if isinstance(policy, Policy) else policy.__getitem__)
+
+    def keep_less(self) -> Policy | None:
+        """Let our own blocks keep the least on the device. → what that is, None if they do already or aren't there."""
+        if self.engine is None or all(block.policy == OFFLOAD_ATTENTION for block in self.engine.stack.blocks):
+            return None
+        self.engine.set_policy(OFFLOAD_ATTENTION)
+        return OFFLOAD_ATTENTION
+
+    def abandon(self) -> None:
+        """Let go of what an `accumulate` that broke off has left on the device."""
+        if self.engine is not None:
+            self.engine.abandon()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def loss(self, batch: Batch) -> Tensor:
         """Sum of the loss over the batch's supervised tokens, float32 scalar, without a gradient."""

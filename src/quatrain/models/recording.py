@@ -45,6 +45,11 @@ class Recorder:
             self._record(key, ids, row)
         return self._recordings.get(key)
 
+    def forget(self) -> None:
+        """Give up all recordings and their memory, and don't make them again."""
+        self._pays = dict.fromkeys(self._pays, False)
+        self._recordings.clear()
+
     @contextmanager
     def watch(self, ids: Tensor, row: Row) -> Iterator[None]:
         """Around a forward that runs as it is. The first warm one decides for all rows of this shape."""

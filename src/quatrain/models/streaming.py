@@ -13,6 +13,7 @@ from quatrain.errors import ModelError
 from quatrain.models.parts import body
 from quatrain.offload import StreamedWeights, Streaming
 from quatrain.quantization import QuantizedModule, QuantizedTensor
+from quatrain.quantization.linears import is_linear
 
 _ATTRIBUTE = "quatrain_streaming"
 
@@ -40,7 +41,8 @@ class StreamedBlocks:
         """Move the block that the parameter `name` belongs to, if it is to be streamed and nothing of it is missing."""
         for index, block in enumerate(self._blocks):
             if name.startswith(f"{self._names[block]}.") and self.weights.wants(index):
-                if not any(tensor.is_meta for tensor in (*block.parameters(), *block.buffers())):
+                # Of unusual checkpoints the norms, which stay on the device, come last.
+                if not any(module.weight.is_meta for module in block.modules() if is_linear(module)):
                     self._take(index, show)
                 return
 

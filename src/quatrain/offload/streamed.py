@@ -103,6 +103,12 @@ class StreamedWeights:
             if block not in self._resident:
                 self._resident[block] = self._blobs[block].bytes.to(self.device, copy=True)
 
+    def forget(self) -> None:
+        """Let go of what is on the device, for when blobs were written to; it is copied anew."""
+        self._ring = None
+        for block, copy in self._resident.items():
+            copy.copy_(self._blobs[block].bytes)
+
     def hand(self, index: int, ahead: Iterable[int]) -> Mapping[nn.Module, QuantizedTensor]:
         """The weights of block `index` on the device; empty for one that was never taken. See `WeightSource`."""
         if self._ring is not None:

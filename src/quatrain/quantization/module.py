@@ -35,7 +35,7 @@ class QuantizedModule(nn.Module):
     def __init__(self, weight: QuantizedTensor, compute_dtype: torch.dtype):
         super().__init__()
         self.compute_dtype = compute_dtype
-        self.is_lodged = False
+        self._computes_on: torch.device | None = None
         for name in _STORED:
             self.register_buffer(name, None, persistent=False)
         self.hold(weight)
@@ -47,24 +47,47 @@ class QuantizedModule(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The weight [rows, columns] in ``compute_dtype``, dequantized anew at each access."""
-        return self.quantized.dequantize(self.compute_dtype)
+        """The weight [rows, columns] in ``compute_dtype`` on ``compute_device``, dequantized anew at each access."""
+        return self.quantized.to(self.compute_device).dequantize(self.compute_dtype)
+
+    @property
+    def is_lodged(self) -> bool:
+        """Whether the weight lies elsewhere than where the module computes, whatever the module is moved to."""
+        return self._computes_on is not None
+
+    @property
+    def compute_device(self) -> torch.device:
+        """Where the module computes, and what is trained beside it belongs."""
+        return self.codes.device if self._computes_on is None else self._computes_on
 
     def lodge(self, weight: QuantizedTensor) -> None:
-        """Hold the same weight in other memory, on whatever device, which moving the module doesn't change."""
-        self.hold(weight)
-        self.is_lodged = True
+        """Hold the same weight in other memory. From now on what is put into it is written there."""
+        self._computes_on = self.compute_device
+        self._point_to(weight)
 
     def quantize_like_own(self, weight: Tensor) -> QuantizedTensor:
         """`weight` [rows, columns] in four bits, with the type, block size and kind of scales of the module's own."""
         own = self.quantized
         made = quantize_4bit(
-            weight.to(own.device).contiguous(), own.quant_type, own.block_size, own.is_double_quantized
+            weight.to(self.compute_device).contiguous(), own.quant_type, own.block_size, own.is_double_quantized
         )
         return replace(made, dtype=own.dtype)
 
     def hold(self, weight: QuantizedTensor) -> None:
         """Take `weight`, of the same shape, in place of the present one."""
+        if not self.is_lodged:
+            self._point_to(weight)
+            return
+        own = self.quantized
+        if _kind(own) != _kind(weight):
+            raise QuantizationError(
+                f"A weight that is streamed must stay {own.quant_type} in blocks of {own.block_size}, with its "
+                f"scales; got {weight.quant_type} in blocks of {weight.block_size}. Load it before streaming."
+            )
+        for name, tensor in own.tensors().items():
+            tensor.copy_(weight.tensors()[name])
+
+    def _point_to(self, weight: QuantizedTensor) -> None:
         for name in _STORED:
             self._buffers[name] = getattr(weight, name)
         self._layout = {name: getattr(weight, name) for name in ("shape", "dtype", "quant_type", "block_size")}
@@ -79,9 +102,11 @@ class QuantizedModule(nn.Module):
             after = self._buffers[name]
             if before is not None and after is not None and after.dtype != before.dtype:
                 self._buffers[name] = before.to(after.device)
+        like = fn(torch.empty(0, dtype=self.compute_dtype, device=self._computes_on))
         if self.is_lodged:
+            self._computes_on = like.device
             self._buffers.update(exact)
-        self.compute_dtype = fn(torch.empty(0, dtype=self.compute_dtype)).dtype
+        self.compute_dtype = like.dtype
         return self
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
@@ -117,3 +142,7 @@ class QuantizedModule(nn.Module):
             raise QuantizationError(f"The stored weight must be {list(shape)}, got {list(weight.shape)}.")
         device = self.codes.device
         self.hold(weight if assign else weight.map(lambda tensor: tensor.to(device, copy=True)))
+
+
+def _kind(weight: QuantizedTensor) -> tuple[str, int, bool]:
+    return weight.quant_type, weight.block_size, weight.is_double_quantized

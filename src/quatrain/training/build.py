@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -21,9 +22,13 @@ from quatrain.blocks import POLICIES
 from quatrain.data import DataConfig, Loader, Prepared, Question, load_examples, prepare
 from quatrain.errors import ConfigError, ModelError
 from quatrain.evaluation import read_task
+from quatrain.memory import Plan
 from quatrain.models import load_model
 from quatrain.models.objective import Objective
+from quatrain.models.streaming import stream_blocks, streamed_weights
+from quatrain.offload import Streaming
 from quatrain.optim import AdamW, lr_multiplier, warmup_steps
+from quatrain.training.carry_out import policies_of, streaming_of
 from quatrain.training.config import RunConfig
 
 Progress = Callable[[str, int, int], None]
@@ -46,6 +51,8 @@ class Setup:
     """Of `task_eval`; empty without one."""
     optimizer: AdamW
     total_micro_batches: int
+    plan: Plan | None
+    """What memory is to be used for, if that was planned."""
     provenance: Provenance
     """What the adapter will have been trained on."""
 
@@ -74,25 +81,35 @@ class Setup:
 
 
 def build(
-    config: RunConfig, model: nn.Module | None = None, tokenizer: Any = None, progress: Progress = lambda *_: None
+    config: RunConfig,
+    model: nn.Module | None = None,
+    tokenizer: Any = None,
+    progress: Progress = lambda *_: None,
+    plan: Plan | None = None,
 ) -> Setup:
     """Load what isn't handed in and join all parts.
+
+    Args:
+        plan: carried out where it says something, instead of the config.
 
     Raises:
         ConfigError: neither a model nor a name of one; other errors as the parts raise them.
     """
     torch.manual_seed(config.seed)
     _look_at_data(config)
+    streaming = plan and streaming_of(plan, _existing(Path(config.output_dir)))
     if model is None:
-        model, tokenizer = _load_base(config, progress)
+        model, tokenizer = _load_base(config, streaming, progress)
     elif tokenizer is None:
         raise ConfigError("`train` was given a model without its tokenizer; pass both, or neither and name a `model`")
+    elif streaming is not None and streamed_weights(model) is None:
+        stream_blocks(model, streaming)
     data = _prepare(config.train_data, config, model, tokenizer, lambda *at: progress("reading rows", *at))
     _attach(model, config)
     device = next(model.parameters()).device
     objective = Objective(model.eval(), packing=config.packing, fused_blocks=config.fused_blocks)
     loader = _loader(data, config, tokenizer, objective)
-    _set_policy(objective, loader, config)
+    _set_policy(objective, loader, config, plan)
     return Setup(
         config=config,
         model=model,
@@ -103,7 +120,8 @@ def build(
         loader=loader,
         held_out=_held_out(config, tokenizer, objective, progress),
         questions=_questions(config, tokenizer),
-        optimizer=_optimizer(model, config),
+        optimizer=_optimizer(model, config, plan),
+        plan=plan,
         total_micro_batches=_total_micro_batches(config, loader),
         provenance=provenance_of(model, tokenizer),
     )
@@ -126,7 +144,7 @@ def _questions(config: RunConfig, tokenizer: Any) -> list[Question]:
     return read_task(task, tokenizer) if task is not None else []
 
 
-def _load_base(config: RunConfig, progress: Progress) -> tuple[nn.Module, Any]:
+def _load_base(config: RunConfig, streaming: Streaming | None, progress: Progress) -> tuple[nn.Module, Any]:
     if config.model is None:
         raise ConfigError("`model` is required: a hub name, a folder or a GGUF file")
     model, tokenizer = load_model(
@@ -139,6 +157,7 @@ def _load_base(config: RunConfig, progress: Progress) -> tuple[nn.Module, Any]:
         quantize_embeddings=config.quantize_embeddings,
         compute_dtype=config.compute_dtype,
         device=config.device,
+        streaming=streaming,
         revision=config.revision,
         trust_remote_code=config.trust_remote_code,
         progress=lambda done, total, name: progress("loading the base", done, total),
@@ -148,6 +167,11 @@ def _load_base(config: RunConfig, progress: Progress) -> tuple[nn.Module, Any]:
             f"{config.model} holds no tokenizer; add its tokenizer.json, or pass model and tokenizer to train"
         )
     return model, tokenizer
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there: the run's own is made when nothing can go wrong any more."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
 
 
 def _attach(model: nn.Module, config: RunConfig) -> None:
@@ -180,7 +204,8 @@ def _held_out(config: RunConfig, tokenizer: Any, objective: Objective, progress:
     return _loader(data, config, tokenizer, objective)
 
 
-def _optimizer(model: nn.Module, config: RunConfig) -> AdamW:
+def _optimizer(model: nn.Module, config: RunConfig, plan: Plan | None) -> AdamW:
+    asked: Literal["auto"] | bool = {"auto": "auto", "always": True, "never": False}[config.optim_paged]
     return AdamW(
         list(adapter_parameters(model).values()),
         lr=config.learning_rate,
@@ -188,7 +213,7 @@ def _optimizer(model: nn.Module, config: RunConfig) -> AdamW:
         eps=config.adam_epsilon,
         weight_decay=config.weight_decay,
         state_bits=8 if config.optim == "adamw_8bit" else 32,
-        paged={"auto": "auto", "always": True, "never": False}[config.optim_paged],
+        paged=asked if plan is None else plan.paged_optimizer or "auto",
     )
 
 
@@ -200,10 +225,12 @@ def _total_micro_batches(config: RunConfig, loader: Loader) -> int:
     return max(1, count + round(part * loader.num_batches(int(whole))))
 
 
-def _set_policy(objective: Objective, loader: Loader, config: RunConfig) -> None:
+def _set_policy(objective: Objective, loader: Loader, config: RunConfig, plan: Plan | None) -> None:
     """Decide what is kept of each block, and let `objective` note it."""
     wanted = config.gradient_checkpointing
-    if objective.engine is not None:
+    if objective.engine is not None and plan is not None:
+        objective.keep(policies_of(plan), loader.most_tokens)
+    elif objective.engine is not None:
         objective.keep(POLICIES.get(wanted), loader.most_tokens)
     elif wanted == "on" or (wanted == "auto" and next(objective.model.parameters()).is_cuda):
         _checkpoint_activations(objective.model)

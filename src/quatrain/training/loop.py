@@ -31,6 +31,7 @@ from quatrain.training.checkpoint import Loaded, load_checkpoint, save_checkpoin
 from quatrain.training.checkpoints_kept import remove_old_checkpoints
 from quatrain.training.config import RunConfig
 from quatrain.training.config_file import write_config
+from quatrain.training.economy import Economy
 from quatrain.training.interrupt import Interrupted, StopRequest
 from quatrain.training.measure import Measurements
 from quatrain.training.progress import ProgressDisplay
@@ -126,6 +127,7 @@ class _Run:
         self.writer, self.measure, self.stop = writer, measure, stop
         self.at = at
         self.parameters = list(adapter_parameters(setup.model).values())
+        self.economy = Economy(setup.objective, setup.optimizer, self._warn, setup.plan and setup.plan.peak)
         self.failed_in_a_row = 0
         self.notes_written = 0
         self.unlogged: list[tuple[StepResult, float]] = []
@@ -179,6 +181,7 @@ class _Run:
                 setup.optimizer,
                 [next(batches) for _ in range(setup.micro_batches_of(step))],
                 max_grad_norm=config.max_grad_norm,
+                economy=self.economy,
             )
             self._write_notes()
             self.at = Progress(step=step, tokens=self.at.tokens + result.tokens)

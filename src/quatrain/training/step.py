@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from quatrain.data import MicroBatch
 from quatrain.models.objective import Objective
+from quatrain.training.economy import Economy
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,22 @@ def train_step(
     micro_batches: Sequence[MicroBatch],
     *,
     max_grad_norm: float,
+    economy: Economy | None = None,
 ) -> StepResult:
-    """Forward and backward over all micro-batches, clip, update. The model is in training mode."""
+    """Forward and backward over all micro-batches, clip, update. The model is in training mode.
+
+    Args:
+        economy: what to do when memory runs out; None: fail.
+    """
     supervised = sum(batch.num_supervised for batch in micro_batches)
-    loss = torch.zeros((), device=parameters[0].device)
-    for batch in micro_batches:
-        loss += objective.accumulate(batch) / supervised
+
+    def accumulate(batches: Sequence[MicroBatch]) -> Tensor:
+        loss = torch.zeros((), device=parameters[0].device)
+        for batch in batches:
+            loss += objective.accumulate(batch) / supervised
+        return loss
+
+    loss = accumulate(micro_batches) if economy is None else economy.run(accumulate, micro_batches)
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     torch._foreach_div_(gradients, supervised)  # pyright: ignore[reportPrivateImportUsage]
     limit = max_grad_norm or math.inf

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from quatrain.blocks.kept import GROUP_MEMBERS, Kept
 from quatrain.blocks.policy import GROUPS, Policy
+from quatrain.device import host_empty
 
 _IN_FLIGHT = 2
 
@@ -27,8 +28,10 @@ _IN_FLIGHT = 2
 class _Trip:
     """The offloaded tensors of one block."""
 
+    rooms: dict[str, Tensor] = field(default_factory=dict)
+    """Flat pinned memory, used again in every step; a longer row may have left more of it than this one needs."""
     host: dict[str, Tensor] = field(default_factory=dict)
-    """Pinned memory, used again in every step; another policy may have left more of it than this one needs."""
+    """What has left, as views of that."""
     away: tuple[str, ...] = ()
     """Which tensors have left this time."""
     leaving: dict[str, Tensor] = field(default_factory=dict)
@@ -61,14 +64,6 @@ class ActivationStore:
         self._kept[index] = kept
         if policy.offloads and self._cuda:
             self._send(index, kept, policy)
-
-    def clear(self) -> None:
-        """Forget all blocks; their host memory stays for the next ones."""
-        if self._cuda:
-            torch.cuda.synchronize(self._device)
-        self._kept.clear()
-        for trip in self._trips.values():
-            trip.left, trip.back, trip.returned = None, {}, None
 
     def get(self, index: int) -> Kept:
         """What is there of block `index`, all of it on the device; it belongs to the caller."""
@@ -125,7 +120,7 @@ class ActivationStore:
         self._out.wait_stream(stream)
         with torch.cuda.stream(self._out):
             for name, tensor in trip.leaving.items():
-                _room(trip.host, name, tensor).copy_(tensor, non_blocking=True)
+                _room(trip, name, tensor).copy_(tensor, non_blocking=True)
                 setattr(kept, name, None)
             trip.left = self._out.record_event()
         self._leaving.append(trip)
@@ -138,9 +133,14 @@ def _offloaded(kept: Kept, policy: Policy) -> dict[str, Tensor]:
     return {name: there[name] for name in leaving if name in there}
 
 
-def _room(host: dict[str, Tensor], name: str, tensor: Tensor) -> Tensor:
+def _room(trip: _Trip, name: str, tensor: Tensor) -> Tensor:
     """Pinned memory for `tensor`, kept from step to step."""
-    room = host.get(name)
-    if room is None or room.shape != tensor.shape:
-        room = host[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    return room
+    flat = trip.rooms.get(name)
+    if flat is None or flat.numel() < tensor.numel() or flat.dtype != tensor.dtype:
+        # The old memory goes first: the host may not have room for both.
+        trip.rooms.pop(name, None)
+        trip.host.pop(name, None)
+        flat = None
+        flat = trip.rooms[name] = host_empty((tensor.numel(),), tensor.dtype, tensor.device)
+    trip.host[name] = flat[: tensor.numel()].view(tensor.shape)
+    return trip.host[name]

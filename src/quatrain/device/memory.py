@@ -52,8 +52,7 @@ def free_memory(device: torch.device) -> int:
     """Bytes that this process can still allocate on ``device``.
 
     On a GPU: what the driver has free plus what PyTorch's allocator holds in reserve, within :func:`limit_memory`. On
-    the CPU: what the system can
-    give without swapping, or less when a container's limit (cgroup) leaves less.
+    the CPU: what the system can give without swapping, or less when a container's limit (cgroup) leaves less.
     """
     if device.type == "cuda":
         used = torch.cuda.memory_allocated(device)

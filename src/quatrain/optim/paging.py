@@ -17,6 +17,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from quatrain.device import host_empty
+
 # One slot fills while one updates and one drains. With two, filling would wait for draining, and the bus would carry
 # data in one direction at a time.
 SLOTS = 3
@@ -43,8 +45,7 @@ class PagedState:
         """Move to host memory; each later update passes through slots of ``page_rows`` rows. Waits for the device."""
         if not self.resident:
             return
-        pin = self.device.type == "cuda"
-        hosts = {n: torch.empty(t.shape, dtype=t.dtype, device="cpu", pin_memory=pin) for n, t in self.tensors.items()}
+        hosts = {n: host_empty(tuple(t.shape), t.dtype, self.device) for n, t in self.tensors.items()}
         for name, host in hosts.items():
             host.copy_(self.tensors[name])
         self.tensors, self.resident = hosts, False

@@ -23,7 +23,7 @@ HIDDEN = "[secret]"
 _SHORTEST_SECRET = 8
 _TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{8,}")
 _AFTER_A_NAME = re.compile(
-    r"(?i)(\b(?:bearer|basic)\s+|[?&;](?:[\w-]*token|api_?key|signature|sig|password|x-amz-[\w-]+)=)[^\s&;'\")]{4,}"
+    r"(?i)(\bauthorization\W+\w+\s+|[?&;](?:[\w-]*token|api_?key|signature|sig|password|x-amz-[\w-]+)=)[^\s&;'\")]+"
 )
 _IN_AN_ADDRESS = re.compile(r"(?<=://)[^\s/@'\"]+@")
 

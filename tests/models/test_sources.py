@@ -15,7 +15,7 @@ from quatrain.models import load_model, load_tokenizer
 def test_a_hub_name_is_downloaded_without_pickles(tiny_llama_dir: Path, monkeypatch):
     calls = []
 
-    def snapshot_download(name, *, revision, allow_patterns):
+    def snapshot_download(name, *, revision, allow_patterns, ignore_patterns):
         calls.append((name, revision, allow_patterns))
         return str(tiny_llama_dir)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quatrain.errors import ModelError
+from quatrain.models.hub import download
 from quatrain.untrusted import file_in
 
 CONFIG_FILES = ("*.json", "*.jinja")
@@ -89,17 +90,7 @@ def _looks_like_path(source: str) -> bool:
 
 
 def _download(name: str, revision: str | None, weights: bool, trust_remote_code: bool) -> Path:
-    import huggingface_hub
-    from huggingface_hub.errors import HFValidationError
-
     patterns = [*CONFIG_FILES, *TOKENIZER_FILES]
     patterns += WEIGHT_FILES if weights else ()
     patterns += ("*.py",) if trust_remote_code else ()
-    try:
-        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except (OSError, HFValidationError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"{name!r} must be a folder, a .gguf file, or a model that the hub can give; the hub says: {reason}. "
-            "Check the spelling and the network; gated models need `hf auth login`."
-        ) from error
+    return download(name, revision, patterns)

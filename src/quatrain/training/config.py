@@ -11,6 +11,7 @@ from quatrain.data import DataConfig
 from quatrain.data.checks import check_choices, made
 from quatrain.errors import ConfigError
 from quatrain.evaluation import TaskConfig
+from quatrain.plain import holds_secret
 
 Quantization = Literal["nf4", "fp4", "int4"]
 Scheduler = Literal["linear", "cosine", "constant"]
@@ -170,6 +171,12 @@ class RunConfig:
         for name in _SHARES:
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"`{name}` must be in [0, 1), found {getattr(self, name)}")
+        for name, value in vars(self).items():
+            if holds_secret(str(value)):
+                raise ConfigError(
+                    f"`{name}` holds a secret, which would be copied into the run folder; the hub's token belongs in "
+                    "the environment, as HF_TOKEN, or into `hf auth login`"
+                )
         if self.max_length < 2:
             raise ConfigError(f"`max_length` must hold a token and its successor, found {self.max_length}")
 

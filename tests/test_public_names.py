@@ -6,7 +6,7 @@ import sys
 import quatrain
 
 NAMES = [
-    *("DataConfig", "LoraConfig", "QuantizedLinear", "QuantizedTensor", "RunConfig"),
+    *("AdapterSet", "DataConfig", "LoraConfig", "QuantizedLinear", "QuantizedTensor", "RunConfig"),
     *("adapter_summary", "attach_lora", "combine_adapters", "convert_adapter", "detach_lora", "extract_adapter"),
     *("fuse_blocks", "load_adapter", "load_model", "model_summary"),
     *("quantize_4bit", "save_adapter", "save_quantized", "train"),

@@ -7,6 +7,7 @@ Everything that a user needs is an attribute of this package. Each name is impor
 from importlib import import_module
 
 _HOME = {
+    "AdapterSet": "quatrain.adapters",
     "DataConfig": "quatrain.data",
     "LoraConfig": "quatrain.adapters",
     "QuantizedLinear": "quatrain.quantization",

@@ -6,8 +6,10 @@ from quatrain.adapters.loading import load_adapter, save_adapter
 from quatrain.adapters.lora import LoraLinear
 from quatrain.adapters.peft_format import read_adapter
 from quatrain.adapters.provenance import BaseIdentity, Provenance, base_identity, provenance_of, read_provenance
+from quatrain.adapters.several import AdapterSet
 
 __all__ = [
+    "AdapterSet",
     "BaseIdentity",
     "LoraConfig",
     "LoraLinear",

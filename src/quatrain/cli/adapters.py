@@ -5,9 +5,8 @@ from typing import Annotated
 
 import typer
 
-from quatrain.cli.arguments import Device, Force
+from quatrain.cli.arguments import Device, Force, adapter_folder
 from quatrain.errors import ConfigError
-from quatrain.runlog import RunFolder
 
 app = typer.Typer(
     name="adapters",
@@ -136,12 +135,6 @@ def convert(
     from quatrain.adapters.arithmetic import convert_adapter
 
     typer.echo(str(convert_adapter(adapter_folder(folder), out, r=r)))
-
-
-def adapter_folder(path: Path) -> Path:
-    """The adapter's folder of a run, or `path` itself."""
-    run = RunFolder(path)
-    return run.adapter if run.config.is_file() else path
 
 
 def _weighted(text: str) -> tuple[Path, float]:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from quatrain.errors import DataError
+from quatrain.errors import ConfigError, DataError
+from quatrain.runlog import RunFolder
 
 
 def in_a_folder(path: Path | None) -> Path | None:
@@ -19,6 +20,10 @@ def in_a_folder(path: Path | None) -> Path | None:
     if path is not None and not path.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {path.parent}; make it first.")
     return path
+
+
+BASE_NAME = "base"
+"""What a person calls the model without an adapter."""
 
 
 @contextmanager
@@ -35,6 +40,33 @@ def utf8_input() -> Iterator[None]:
         raise DataError(f"the input must be UTF-8 text: {error}") from error
 
 
+def named_adapters(given: list[str] | None) -> dict[str, Path]:
+    """Folders by name, from "NAME=FOLDER" or a folder that lends its own name.
+
+    Raises:
+        ConfigError: a name is given twice, or is the base's.
+    """
+    from quatrain.training.opening import adapter_name
+
+    found: dict[str, Path] = {}
+    for text in given or []:
+        name, equals, folder = text.partition("=")
+        if not equals or Path(text).exists():
+            name, folder = adapter_name(adapter_folder(Path(text))), text
+        if name in found or name == BASE_NAME:
+            raise ConfigError(
+                f"every adapter needs a name of its own, and {name!r} is taken; write --adapter NAME={folder}"
+            )
+        found[name] = adapter_folder(Path(folder))
+    return found
+
+
+def adapter_folder(path: Path) -> Path:
+    """The adapter's folder of a run, or `path` itself."""
+    run = RunFolder(path)
+    return run.adapter if run.config.is_file() else path
+
+
 Named = Annotated[
     str,
     typer.Argument(
@@ -43,6 +75,15 @@ Named = Annotated[
 ]
 Adapter = Annotated[
     Path | None, typer.Option(help="Folder of an adapter in PEFT's format to put on the base.", show_default=False)
+]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter",
+        metavar="[NAME=]FOLDER",
+        help="Adapter in PEFT's format to put on the base; give several to have them side by side.",
+        show_default=False,
+    ),
 ]
 Force = Annotated[
     bool, typer.Option("--force", help="Use the adapter although it was trained on a base with other weights.")

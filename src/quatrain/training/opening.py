@@ -1,10 +1,11 @@
 """What a person may name where a model is asked for: a run folder, an adapter folder, or a base."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quatrain.adapters import load_adapter
+from quatrain.adapters import AdapterSet, load_adapter
 from quatrain.errors import AdapterError, ConfigError
 from quatrain.models import load_model
 from quatrain.runlog import RunFolder
@@ -75,6 +76,42 @@ def open_model(named: str, *, adapter: Path | None = None, force: bool = False, 
         force: put the adapter on the base although it was trained on one with other weights.
     """
     target = resolve(named)
+    model, tokenizer = _load_base(named, target, changes)
+    adapter = adapter or target.adapter
+    if adapter is not None:
+        load_adapter(model, adapter, force=force)
+    return model, tokenizer
+
+
+def open_adapters(
+    named: str, adapters: Mapping[str, Path], *, own: bool = True, force: bool = False, **changes: Any
+) -> tuple[AdapterSet, Any]:
+    """Load what `named` stands for, and adapters on it. The first of `adapters` is active, or its own.
+
+    Args:
+        adapters: folders by name.
+        own: also load the adapter of the run or folder that was named.
+        force: put adapters on the base although they were trained on one with other weights.
+    """
+    target = resolve(named)
+    folders = dict(adapters)
+    if own and target.adapter is not None:
+        folders.setdefault(adapter_name(target.adapter), target.adapter)
+    model, tokenizer = _load_base(named, target, changes)
+    loaded = AdapterSet(model)
+    for name, folder in folders.items():
+        loaded.load_adapter(folder, name, force=force)
+    loaded.set_adapter(next(iter(folders), None))
+    return loaded, tokenizer
+
+
+def adapter_name(folder: Path) -> str:
+    """What to call an adapter that nobody named: its folder, or the run that it is in."""
+    folder = folder.absolute()
+    return folder.parent.name if folder.name == "adapter" else folder.name
+
+
+def _load_base(named: str, target: Target, changes: Mapping[str, Any]) -> tuple[Any, Any]:
     if target.needs_code and not changes.get("trust_remote_code"):
         raise ConfigError(
             f"{named} was trained with code that ships with {target.base}; add --trust-remote-code if you have read it"
@@ -85,7 +122,4 @@ def open_model(named: str, *, adapter: Path | None = None, force: bool = False, 
     model, tokenizer = load_model(target.base, **options)
     if tokenizer is None:
         raise ConfigError(f"{target.base} holds no tokenizer; add its tokenizer.json")
-    adapter = adapter or target.adapter
-    if adapter is not None:
-        load_adapter(model, adapter, force=force)
     return model, tokenizer

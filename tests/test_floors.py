@@ -29,7 +29,7 @@ FLOORS = {
     "evaluation": 6,
     "report": 6,
     "training": 7,
-    "export": 8,
+    "exports": 8,
     "cli": 9,
     "web": 9,
 }

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from quatrain.data.readers import Row
+from tests.exports.conftest import make_run
 
 
 def test_help_names_every_command(quatrain):
     code, out, _ = quatrain("--help")
     assert code == 0
-    for command in ("train", "chat", "generate", "eval", "quantize", "adapters", "report", "doctor"):
+    named = ("train", "chat", "generate", "eval", "merge", "export", "quantize", "adapters", "report", "doctor")
+    for command in named:
         assert command in out
         assert quatrain(command, "--help")[0] == 0
 
@@ -215,6 +217,28 @@ def test_quantize_refuses_an_occupied_folder_before_it_works(quatrain, tiny_llam
     for occupied in (tiny_llama_dir, tmp_path / "file"):
         code, _, err = quatrain("quantize", tiny_llama_dir, occupied)
         assert code == 2 and "must be a folder without weights" in err
+
+
+@pytest.fixture(scope="module")
+def trained_folder(tiny_llama_dir, rows, tokenizer, tmp_path_factory):
+    """A run whose adapter does something."""
+    return make_run(tmp_path_factory.mktemp("cli-trained") / "run", tiny_llama_dir, rows, tokenizer)
+
+
+def test_merge_and_export_say_what_they_measured(quatrain, trained_folder, tmp_path):
+    code, out, _ = quatrain("merge", trained_folder, tmp_path / "merged", "--dtype", "float16")
+    assert code == 0 and "safetensors (float16)" in out and "KL" in out and "other base" in out
+    code, out, _ = quatrain("export", trained_folder, tmp_path / "gguf", "--to", "gguf", "--gguf-type", "q8_0")
+    assert code == 0 and "gguf (q8_0)" in out and (tmp_path / "gguf" / "model.gguf").is_file()
+    code, out, _ = quatrain("export", trained_folder, tmp_path / "nf4", "--to", "bnb-4bit", "--no-measure")
+    assert code == 0 and "survived" in out
+
+
+def test_wrong_exports_are_one_line(quatrain, trained_folder, tmp_path):
+    for to, code in (("onnx", 2), ("bnb-4bit", 1)):
+        found, _, err = quatrain("export", trained_folder, tmp_path / "out", "--to", to, "--least-survival", "2")
+        assert found == code and err.splitlines()[-1].startswith("error: ") and "Traceback" not in err
+    assert not list(tmp_path.iterdir())
 
 
 def test_report_prints_the_numbers(quatrain, run_folder):

@@ -78,8 +78,8 @@ class Provenance:
     """How it was made of other adapters or models, in words; None when it was trained."""
 
 
-def identify(model: nn.Module, identity: BaseIdentity) -> None:
-    """Remember on a freshly loaded model which base it is."""
+def identify(model: nn.Module, identity: BaseIdentity | None) -> None:
+    """Remember on a model which base it is; None: none that is known."""
     setattr(model, _ATTRIBUTE, identity)
 
 

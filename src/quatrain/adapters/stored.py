@@ -60,10 +60,12 @@ class LowRank:
         Args:
             weight_OI: the base's weight, the quantized one or the one that it stands for.
         """
-        merged_OI = weight_OI.float().addmm(self.b_OR.float(), self.a_RI.float(), alpha=self.scaling)
+        a_RI, b_OR = self.a_RI.to(weight_OI.device).float(), self.b_OR.to(weight_OI.device).float()
+        merged_OI = weight_OI.float().addmm(b_OR, a_RI, alpha=self.scaling)
         if self.magnitude_O is None:
             return merged_OI
-        return merged_OI * (self.magnitude_O.float() / merged_OI.norm(dim=1))[:, None]
+        magnitude_O = self.magnitude_O.to(weight_OI.device).float()
+        return merged_OI * (magnitude_O / merged_OI.norm(dim=1))[:, None]
 
 
 @dataclass(frozen=True, kw_only=True)

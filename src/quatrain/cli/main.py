@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from quatrain import __version__
-from quatrain.cli import adapters, chat, doctor, evaluate, generate, quantize, report, train
+from quatrain.cli import adapters, chat, doctor, evaluate, export, generate, quantize, report, train
 from quatrain.errors import ConfigError, QuatrainError
 
 
@@ -56,7 +56,8 @@ app = typer.Typer(
     help=(
         "Fine-tune large language models in four bits (QLoRA).\n\n"
         "First look at your machine with `quatrain doctor`, then write a config and run `quatrain train config.yaml`; "
-        "talk to the result with `quatrain chat RUN`. `quatrain COMMAND --help` explains each step."
+        "talk to the result with `quatrain chat RUN`, and hand it on with `quatrain export RUN`. "
+        "`quatrain COMMAND --help` explains each step."
     ),
 )
 
@@ -75,6 +76,8 @@ app.command("train")(train.train)
 app.command("chat")(chat.chat)
 app.command("generate")(generate.generate)
 app.command("eval")(evaluate.evaluate)
+app.command("merge")(export.merge)
+app.command("export")(export.export)
 app.command("quantize")(quantize.quantize)
 app.add_typer(adapters.app)
 app.command("report")(report.report)

@@ -11,6 +11,7 @@ import hashlib
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from quatrain.adapters import BaseIdentity, base_identity
+from quatrain.adapters.provenance import identify
 from quatrain.models.load_plan import Weights
 from quatrain.models.sources import Source
 
@@ -43,3 +44,10 @@ def note_origin(model: PreTrainedModel) -> None:
     identity = base_identity(model)
     if identity is not None:
         setattr(model.config, _ORIGIN, identity.origin or identity.fingerprint)
+
+
+def forget(model: PreTrainedModel) -> None:
+    """Take off a model what says which base it is: its weights are about to become others."""
+    identify(model, None)
+    if hasattr(model.config, _ORIGIN):
+        delattr(model.config, _ORIGIN)

@@ -30,6 +30,7 @@ from quatrain.offload import Streaming
 from quatrain.optim import AdamW, lr_multiplier, warmup_steps
 from quatrain.training.carry_out import policies_of, streaming_of
 from quatrain.training.config import RunConfig
+from quatrain.training.export_target import check_base
 
 Progress = Callable[[str, int, int], None]
 """Told (what, done, of how many) during long work."""
@@ -104,6 +105,7 @@ def build(
         raise ConfigError("`train` was given a model without its tokenizer; pass both, or neither and name a `model`")
     elif streaming is not None and streamed_weights(model) is None:
         stream_blocks(model, streaming)
+    check_base(config.export_to, model, tokenizer)
     data = _prepare(config.train_data, config, model, tokenizer, lambda *at: progress("reading rows", *at))
     _attach(model, config)
     device = next(model.parameters()).device

@@ -12,6 +12,7 @@ from quatrain.data.checks import check_choices, made
 from quatrain.errors import ConfigError
 from quatrain.evaluation import TaskConfig
 from quatrain.plain import holds_secret
+from quatrain.training.export_target import ExportTarget, check_settings
 
 Quantization = Literal["nf4", "fp4", "int4"]
 Scheduler = Literal["linear", "cosine", "constant"]
@@ -152,6 +153,10 @@ class RunConfig:
     save_total_limit: int = 2
     """Checkpoints that are kept, newest first."""
 
+    export_to: ExportTarget | None = None
+    """What `quatrain export --to` will be asked for: safetensors, bnb-4bit, gguf, ollama or lora-gguf. Settings and
+    bases that it can't carry are refused before training."""
+
     seed: int = 42
     """Draws the adapter's start, dropout and the order of the data."""
 
@@ -179,6 +184,7 @@ class RunConfig:
                 )
         if self.max_length < 2:
             raise ConfigError(f"`max_length` must hold a token and its successor, found {self.max_length}")
+        check_settings(self)
 
     def _as_stored(self) -> dict[str, Any]:
         """The fields that may be given in several forms, each in the one form that everything else reads."""
@@ -233,6 +239,7 @@ _CHOICES = {
     "optim_paged": get_args(Paging),
     "gradient_checkpointing": get_args(Checkpointing),
     "fused_blocks": get_args(FusedBlocks),
+    "export_to": (*get_args(ExportTarget), None),
 }
 
 

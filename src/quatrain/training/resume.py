@@ -18,7 +18,10 @@ _FIXED = (
     *("quantization", "double_quant", "block_size", "keep_in_16bit", "quantize_head", "quantize_embeddings"),
 )
 # Where things are and how often they are looked at changes nothing that is computed.
-_HARMLESS = ("output_dir", "model", "logging_steps", "eval_steps", "save_steps", "save_total_limit", "task_eval")
+_HARMLESS = (
+    *("output_dir", "model", "export_to", "logging_steps", "eval_steps", "save_steps", "save_total_limit"),
+    "task_eval",
+)
 
 
 def changes_since(stored: Path, config: RunConfig) -> list[str]:

@@ -11,9 +11,18 @@ _UNITS = {
     "terabytes_per_second": "TB/s",
     "gigabytes_per_second": "GB/s",
     "teraflops": "TFLOP/s",
+    "context_tokens": "tokens",
+    "speed_percent": "%",
 }
 """Of metrics that have one; perplexities and losses are plain numbers."""
-_MORE_IS_BETTER = {"tokens_per_second", "terabytes_per_second", "gigabytes_per_second", "teraflops"}
+_MORE_IS_BETTER = {
+    "tokens_per_second",
+    "terabytes_per_second",
+    "gigabytes_per_second",
+    "teraflops",
+    "context_tokens",
+    "speed_percent",
+}
 
 
 def amount(metric: str, value: Any) -> str:

@@ -16,6 +16,7 @@ from benchmarks.measurements import (
     planning,
     products,
     starting,
+    streaming,
     training,
 )
 
@@ -30,6 +31,7 @@ CASES: dict[str, Case] = {
         products,
         optimizing,
         planning,
+        streaming,
         cpu_attention,
         loss_curves,
         fused_curve,

@@ -156,9 +156,10 @@ def predicted(trial: Trial, device: torch.device) -> tuple[int, float]:
 
 def _model(name: str, streamed: int, device: torch.device) -> Any:
     from benchmarks.random_models import random_model
-    from quatrain.offload import Streaming, evenly
+    from quatrain.memory.choose import spread
+    from quatrain.offload import Streaming
 
-    streaming = Streaming(host=evenly(streamed, SHAPES[name].blocks)) if streamed else None
+    streaming = Streaming(host=spread(streamed, SHAPES[name].blocks)) if streamed else None
     return random_model(SHAPES[name], device, streaming)
 
 

@@ -17,7 +17,7 @@ from quatrain.errors import ConfigError, DeviceError, ModelError, QuantizationEr
 from quatrain.models.agreement import check_agreement
 from quatrain.models.engine import Engine
 from quatrain.models.streaming import stream_blocks, streamed_weights
-from quatrain.offload import Streaming, evenly
+from quatrain.offload import Streaming
 from quatrain.offload.disk import DiskTier
 from quatrain.offload.tier import Tier
 from quatrain.optim import AdamW
@@ -189,15 +189,6 @@ def test_what_was_sent_for_in_vain_doesnt_arrive_over_what_came_instead(tmp_path
         handed = weights.hand(index, [(index + step) % BLOCKS for step in (1, 2, 3)])
         linear = layers[index].mlp.down_proj.base_layer
         assert torch.equal(handed[linear].codes, linear.codes)
-
-
-def test_streamed_blocks_are_spread_out():
-    assert evenly(0, 8) == ()
-    assert evenly(2, 8) == (2, 6)
-    assert evenly(8, 8) == tuple(range(8))
-    for streamed in range(1, 81):
-        found = evenly(streamed, 80)
-        assert len(found) == streamed and set(found) <= set(range(80))
 
 
 def test_what_cant_be_streamed_is_said():

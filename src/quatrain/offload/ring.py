@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quatrain.offload.blob import BlobLayout
 from quatrain.offload.tier import Arrival, Tier
-from quatrain.quantization import QuantizedModule
+from quatrain.quantization import QuantizedModule, QuantizedTensor
+
+Handed = Mapping[nn.Module, QuantizedTensor]
 
 
 class Blob(NamedTuple):
@@ -23,6 +25,10 @@ class Blob(NamedTuple):
     bytes: Tensor
     layout: BlobLayout
     modules: Sequence[QuantizedModule]
+
+    def weights_in(self, memory: Tensor) -> Handed:
+        """The weights by their modules, as views of `memory`, which holds the blob or will."""
+        return dict(zip(self.modules, self.layout.weights(memory), strict=True))
 
 
 @dataclass
@@ -37,6 +43,9 @@ class _Slot:
     arrival: Arrival = field(default_factory=lambda: Arrival([]))
     untouched: bool = False
     """Nobody has taken the blob since it was sent for."""
+    views: dict[int, Handed] = field(default_factory=dict)
+    """Weights in here by block: made once, because making some thirty views takes Python longer than
+    asking for a product."""
 
 
 class Ring:
@@ -61,12 +70,14 @@ class Ring:
             if all(slot.block != block for slot in self._slots):
                 self._send(block, blobs[block], next(slot for slot in self._slots if slot.block not in wanted))
 
-    def take(self, block: int) -> Tensor:
-        """The blob of a block that was sent for, for work that is queued before `give_back`."""
+    def take(self, block: int, blob: Blob) -> Handed:
+        """The weights of a block that was sent for, for work that is queued before `give_back`."""
         slot = self._taken = next(slot for slot in self._slots if slot.block == block)
         slot.arrival.wait(self._compute)
         slot.untouched = False
-        return slot.bytes
+        if block not in slot.views:
+            slot.views[block] = blob.weights_in(slot.bytes)
+        return slot.views[block]
 
     def give_back(self) -> None:
         """All work on the blob that was taken last, if one was, is queued."""

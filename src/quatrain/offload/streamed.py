@@ -13,20 +13,19 @@ many tokens as a quarter of the card's FLOP/s over the bus's bytes/s: 1,500 for 
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from quatrain.errors import ConfigError
 from quatrain.offload.blob import BlobLayout
 from quatrain.offload.disk import DiskTier
 from quatrain.offload.host import HostTier
-from quatrain.offload.ring import Blob, Ring
-from quatrain.quantization import QuantizedModule, QuantizedTensor
+from quatrain.offload.ring import Blob, Handed, Ring
+from quatrain.quantization import QuantizedModule
 
 FEWEST_SLOTS = 2
 """One for the block at work, one for the next on its way."""
@@ -62,7 +61,7 @@ class StreamedWeights:
         folder = streaming.folder or Path(tempfile.gettempdir())
         self._disk = DiskTier(device, folder) if streaming.disk else None
         self._blobs: dict[int, Blob] = {}
-        self._resident: dict[int, Tensor] = {}
+        self._resident: dict[int, Handed] = {}
         self._ring: Ring | None = None
 
     @property
@@ -98,28 +97,27 @@ class StreamedWeights:
 
     def reside(self, blocks: Iterable[int]) -> None:
         """Keep a copy of these blocks' blobs on the device, so that they aren't streamed; of no others."""
-        self._resident = {block: blob for block, blob in self._resident.items() if block in set(blocks)}
+        self._resident = {block: handed for block, handed in self._resident.items() if block in set(blocks)}
         for block in blocks:
             if block not in self._resident:
-                self._resident[block] = self._blobs[block].bytes.to(self.device, copy=True)
+                blob = self._blobs[block]
+                self._resident[block] = blob.weights_in(blob.bytes.to(self.device, copy=True))
 
     def forget(self) -> None:
         """Let go of what is on the device, for when blobs were written to; it is copied anew."""
         self._ring = None
-        for block, copy in self._resident.items():
-            copy.copy_(self._blobs[block].bytes)
+        resident, self._resident = list(self._resident), {}
+        self.reside(resident)
 
-    def hand(self, index: int, ahead: Iterable[int]) -> Mapping[nn.Module, QuantizedTensor]:
+    def hand(self, index: int, ahead: Iterable[int]) -> Handed:
         """The weights of block `index` on the device; empty for one that was never taken. See `WeightSource`."""
         if self._ring is not None:
             self._ring.give_back()
         if wanted := list(islice(self._streamed(index, ahead), self.streaming.slots)):
             self._made_ring().send_for(wanted, self._blobs)
-        blob = self._blobs.get(index)
-        if blob is None:
-            return {}
-        found = self._resident[index] if index in self._resident else self._made_ring().take(index)
-        return dict(zip(blob.modules, blob.layout.weights(found), strict=True))
+        if index in self._resident:
+            return self._resident[index]
+        return self._made_ring().take(index, self._blobs[index]) if index in self._blobs else {}
 
     def _streamed(self, index: int, ahead: Iterable[int]) -> Iterator[int]:
         """The streamed ones among this block and those ahead, in their order, each once."""
@@ -135,8 +133,3 @@ class StreamedWeights:
             nbytes = max((blob.layout.nbytes for blob in self._blobs.values()), default=0)
             self._ring = Ring(self.device, self.streaming.slots, nbytes)
         return self._ring
-
-
-def evenly(streamed: int, blocks: int) -> tuple[int, ...]:
-    """Which `streamed` of `blocks` blocks to stream so that the bus has the resident ones' time as well: spread out."""
-    return tuple(sorted({(2 * i + 1) * blocks // (2 * streamed) for i in range(streamed)}))

@@ -13,12 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 from quatrain.adapters import adapter_parameters
+from quatrain.adapters.trained import load_trained
 from quatrain.errors import CheckpointError
 from quatrain.files import Files
 from quatrain.runlog import CheckpointSaved, Noted, RunFinished, RunFolder, StepDone, read_events
 from quatrain.training import RunConfig, loop, train
 from quatrain.training.build import Setup, build
-from quatrain.training.checkpoint import REQUIRED, load_checkpoint, save_checkpoint
+from quatrain.training.checkpoint import REQUIRED, find_checkpoint, save_checkpoint
 from quatrain.training.checkpoints_kept import remove_old_checkpoints
 from quatrain.training.seal import MANIFEST, flaw
 from quatrain.training.state import Progress
@@ -91,7 +92,7 @@ def test_a_save_that_fails_at_any_point_leaves_the_older_ones_and_nothing_else(f
             assert {name: left[name] for name in before} == before
             assert not renamed.exists() or flaw(renamed, REQUIRED) is None
         shutil.rmtree(folder.checkpoint(4), ignore_errors=True)
-        assert load_checkpoint(folder, setup).progress.step == 2
+        assert find_checkpoint(folder).state.progress.step == 2
         point += 1
     assert point > 20
     save_checkpoint(folder, setup, Progress(step=4))
@@ -174,9 +175,10 @@ def test_a_damaged_checkpoint_is_named_and_skipped(folder, setup, damage):
     saved(folder, setup, 2, 4)
     spoil(folder.checkpoint(4))
     change(setup)
-    loaded = load_checkpoint(folder, setup)
-    assert loaded.progress == Progress(step=2, tokens=20)
-    (said,) = loaded.skipped
+    found = find_checkpoint(folder)
+    load_trained(setup.model, found.path)
+    assert found.restore(setup) == Progress(step=2, tokens=20)
+    (said,) = found.skipped
     assert "step-000004 is damaged" in said and words in said
     adapter = load_file(folder.checkpoint(2) / "adapter_model.safetensors")
     ours = [tensor for name, tensor in sorted(adapter_parameters(setup.model).items())]
@@ -200,7 +202,7 @@ def test_without_a_whole_checkpoint_all_are_named(folder, setup):
     (folder.checkpoint(2) / MANIFEST).unlink()
     (folder.checkpoint(4) / "state.json").unlink()
     with pytest.raises(CheckpointError, match=r"step-000004 is damaged: state\.json.*step-000002 is damaged: no man"):
-        load_checkpoint(folder, setup)
+        find_checkpoint(folder)
 
 
 def test_old_ones_go_by_step_and_damaged_ones_take_no_place(folder, setup):
@@ -223,7 +225,7 @@ def test_an_old_one_that_cant_be_removed_is_said(folder, setup):
     saved(folder, setup, 2, 4)
     with pytest.raises(CheckpointError, match="remove them yourself"):
         remove_old_checkpoints(folder, 4, keep=1, files=FaultyFiles(fail, [0]))
-    assert load_checkpoint(folder, setup).progress.step == 4
+    assert find_checkpoint(folder).state.progress.step == 4
 
 
 def train_with(config: RunConfig, monkeypatch, files: Files, **options):

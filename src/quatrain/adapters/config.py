@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from quatrain.adapters.starts.names import changes_base, checked_name
 from quatrain.errors import ConfigError
 
 ALL_LINEAR = "all-linear"
@@ -83,6 +84,19 @@ class LoraConfig:
     """Also learn each output's magnitude, and let A and B turn the weight's rows only (DoRA, Liu et al. 2024). Mostly
     better at small ranks; slower, since blocks of our own don't compute it."""
 
+    init_lora_weights: bool | str = True
+    """What A and B are at the start, by PEFT's names. true, "gaussian" and "orthogonal" are drawn; "eva" looks at what
+    each layer is given on the run's rows. "pissa" (or the faster "pissa_niter_4"), "olora" and "loftq" share the
+    weights between adapter and base, so that both together start nearer to the 16-bit model than the quantized base is;
+    they need a base from 16-bit files."""
+
+    loftq_iter: int = 5
+    """Times that LoftQ quantizes and corrects in turn; the paper's figure is 5."""
+
+    eva_rho: float = 2.0
+    """EVA gives layers ranks by how much of their input the directions explain, up to this many times `r`, `r` on
+    average. 1 leaves all ranks at `r`."""
+
     modules_to_save: str | tuple[str, ...] | list[str] = ()
     """Modules that are trained whole and saved with the adapter, by name or name ending, such as `lm_head`."""
 
@@ -97,6 +111,16 @@ class LoraConfig:
             raise ConfigError(f"`lora_alpha` must be positive, found {self.lora_alpha}")
         if not 0 <= self.lora_dropout < 1:
             raise ConfigError(f"`lora_dropout` must be in [0, 1), found {self.lora_dropout}")
+        if self.loftq_iter < 1:
+            raise ConfigError(f"`loftq_iter` must be at least 1, found {self.loftq_iter}")
+        if self.eva_rho < 1:
+            raise ConfigError(f"`eva_rho` must be at least 1, found {self.eva_rho}")
+        object.__setattr__(self, "init_lora_weights", checked_name(self.init_lora_weights))
+        if self.use_dora and changes_base(self.init_lora_weights):
+            raise ConfigError(
+                f"`use_dora` and init_lora_weights={self.init_lora_weights!r} exclude each other: magnitudes of a base "
+                "that was changed can't be handed over. Leave one out"
+            )
         if not self.target_modules:
             raise ConfigError("`target_modules` is empty: name at least one linear, or use 'all-linear'")
         object.__setattr__(self, "target_modules", parse_targets(self.target_modules))

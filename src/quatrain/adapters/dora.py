@@ -24,8 +24,8 @@ from quatrain.adapters.lora import LoraLinear, linear_weight
 class DoraLinear(LoraLinear):
     """A LoRA layer with a trained magnitude for each output; arguments as for :class:`LoraLinear`.
 
-    ``lora_magnitude_vector`` [out] is float32 and starts at the norm of the weight's rows, so that the layer computes
-    exactly what its base computes until the first update.
+    ``lora_magnitude_vector`` [out] is float32 and starts at the norm of the rows of W + s·B A, so that the layer
+    computes what LoRA computes until the first update.
     """
 
     parameter_names = (*LoraLinear.parameter_names, "lora_magnitude_vector")
@@ -35,7 +35,7 @@ class DoraLinear(LoraLinear):
         super().__init__(base_layer, **settings)
         squares = linear_weight(base_layer).detach().float().square().sum(1)
         self.register_buffer("row_squares", squares, persistent=False)
-        self.lora_magnitude_vector = nn.Parameter(squares.sqrt())
+        self.lora_magnitude_vector = nn.Parameter(self._row_norms())
         self._norms: tuple[tuple[int, ...], Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,10 +61,6 @@ class DoraLinear(LoraLinear):
         return super().train(mode)
 
     @torch.no_grad()
-    def reset_magnitude(self) -> None:
-        """Set the magnitude to where it starts for the present A and B: the layer then computes what LoRA computes."""
-        self.lora_magnitude_vector.copy_(self._row_norms())
-
     def _row_norms(self) -> Tensor:
         a_RI, b_OR, weight_OI = self.lora_A.float(), self.lora_B.float(), linear_weight(self.base_layer)
         across = b_OR * (weight_OI @ a_RI.T.to(weight_OI.dtype)).float()

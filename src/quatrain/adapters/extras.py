@@ -47,10 +47,11 @@ def wrap_rows(model: nn.Module, rows: Mapping[str, Sequence[int]]) -> None:
     """Put a :class:`TokenRows` around each named table, and around a head that shares it."""
     embedding, head = _embedding(model), _head(model)
     names = {id(module): name for name, module in model.named_modules()}
+    shared = bool(rows) and shares_table(model)
     for name, indices in rows.items():
         table = model.get_submodule(name)
         wrapped = TokenRows(table, indices)
-        if table is embedding and head is not None and _storage(head) == _storage(table):
+        if table is embedding and head is not None and shared:
             model.set_submodule(names[id(head)], TokenRows(head, indices, wrapped.trainable_tokens_delta))
         model.set_submodule(name, wrapped)
 
@@ -93,7 +94,7 @@ def match_rows(model: nn.Module, rows: Sequence[int] | Mapping[str, Sequence[int
         if name is None:
             raise no_match("trainable_token_indices", [target], list(tables))
         found[name] = _checked(name, list(indices), tables[name])
-    if len(found) == 2 and _storage(embedding) == _storage(head):
+    if len(found) == 2 and shares_table(model):
         one, other = found.values()
         if one != other:
             raise AdapterError(
@@ -101,6 +102,19 @@ def match_rows(model: nn.Module, rows: Sequence[int] | Mapping[str, Sequence[int
             )
         found = {name: indices for name, indices in found.items() if tables[name] is embedding}
     return found
+
+
+def table_names(model: nn.Module) -> tuple[str, str | None]:
+    """Names of the input embedding and of the head, which a model may lack."""
+    names = {id(module): name for name, module in model.named_modules()}
+    head = _head(model)
+    return names[id(_embedding(model))], None if head is None else names[id(head)]
+
+
+def shares_table(model: nn.Module) -> bool:
+    """Whether the head computes with the embedding's table."""
+    embedding, head = _embedding(model), _head(model)
+    return embedding is not None and head is not None and _storage(embedding) == _storage(head)
 
 
 def _checked(name: str, indices: list[int], table: Any) -> list[int]:

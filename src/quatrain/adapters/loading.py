@@ -28,6 +28,9 @@ def save_adapter(
 ) -> Path:
     """Write the model's adapter in PEFT's format, so that ``PeftModel.from_pretrained(base, folder)`` loads it.
 
+    Where the base was changed for the adapter (PiSSA, OLoRA, LoftQ), what is written is the difference to the base as
+    published, as PEFT converts it: plain LoRA of twice the rank.
+
     Args:
         model: a model that carries LoRA layers.
         folder: made when missing; its two adapter files are replaced, a `README.md` is not.
@@ -43,9 +46,16 @@ def save_adapter(
 
 
 def stored_adapter(
-    model: nn.Module, base_model_name_or_path: str | None = None, provenance: Provenance | None = None
+    model: nn.Module,
+    base_model_name_or_path: str | None = None,
+    provenance: Provenance | None = None,
+    *,
+    as_trained: bool = False,
 ) -> StoredAdapter:
     """The model's adapter by itself; its tensors are the model's own. The arguments are those of `save_adapter`.
+
+    Args:
+        as_trained: for the base as training has changed it, not for the one that was published.
 
     Raises:
         AdapterError: the model carries no adapter.
@@ -57,16 +67,7 @@ def stored_adapter(
     first = next(iter(layers.values()))
     names = [name for name, _ in model.named_modules()]
     return StoredAdapter(
-        layers={
-            name: LowRank(
-                a_RI=layer.lora_A.detach(),
-                b_OR=layer.lora_B.detach(),
-                lora_alpha=layer.lora_alpha,
-                use_rslora=layer.use_rslora,
-                magnitude_O=layer.lora_magnitude_vector.detach() if isinstance(layer, DoraLinear) else None,
-            )
-            for name, layer in layers.items()
-        },
+        layers={name: _stored(layer, as_trained=as_trained) for name, layer in layers.items()},
         selection=selection_of(layers, names, fan_in_fan_out=is_transposed(first.base_layer)),
         lora_dropout=first.lora_dropout,
         base=base_model_name_or_path or (provenance.base and provenance.base.name),
@@ -74,6 +75,23 @@ def stored_adapter(
         provenance=provenance,
         token_rows=stored_rows(model),
         modules=stored_modules(model),
+        init_lora_weights=first.start.name if as_trained and first.start is not None else True,
+    )
+
+
+def _stored(layer: LoraLinear, *, as_trained: bool) -> LowRank:
+    a_RI, b_OR, alpha = layer.lora_A.detach(), layer.lora_B.detach(), layer.lora_alpha
+    if layer.start is not None and not as_trained:
+        # W = base + s·B₀A₀, so base + s·B A = W + s·(B A - B₀A₀), a product of rank 2r; alpha keeps the scale.
+        a_RI = torch.cat([a_RI, layer.start.a_RI.to(a_RI.device)])
+        b_OR = torch.cat([b_OR, -layer.start.b_OR.to(b_OR.device)], dim=1)
+        alpha *= 2**0.5 if layer.use_rslora else 2
+    return LowRank(
+        a_RI=a_RI,
+        b_OR=b_OR,
+        lora_alpha=alpha,
+        use_rslora=layer.use_rslora,
+        magnitude_O=layer.lora_magnitude_vector.detach() if isinstance(layer, DoraLinear) else None,
     )
 
 
@@ -90,7 +108,13 @@ def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool = Fals
         AdapterError: a file is missing or damaged, the adapter uses a feature that Quatrain doesn't compute, or it
             was trained on another base or doesn't fit the model; nothing is changed then.
     """
-    adapter = read_adapter(folder)
+    return put_on(model, read_adapter(folder), folder, trainable=trainable, force=force)
+
+
+def put_on(
+    model: nn.Module, adapter: StoredAdapter, folder: str | Path, *, trainable: bool = False, force: bool = False
+) -> nn.Module:
+    """As `load_adapter`, of an adapter that was read from `folder` already."""
     present = adapter_layers(model)
     layers = build_layers(model, adapter, folder, force=force)
     check_extras(model, adapter, folder)

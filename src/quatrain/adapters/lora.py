@@ -8,14 +8,18 @@ Source: Hu et al. 2021 (arXiv 2106.09685); scale of rank-stabilized LoRA: Kalajd
 """
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from quatrain.adapters.starts.drawn import draw
 from quatrain.quantization import QuantizedModule
 from quatrain.quantization.linears import is_transposed
+
+if TYPE_CHECKING:
+    from quatrain.adapters.starts.changed_base import Start
 
 
 class _AddLowRank(torch.autograd.Function):
@@ -72,11 +76,12 @@ class LoraLinear(nn.Module):
         lora_alpha: numerator of the scale.
         lora_dropout: probability of dropping an element of the update's input while training.
         use_rslora: divide by √r instead of r.
-        generator: CPU generator that draws A, so that one seed gives the same adapter on every device.
+        init_lora_weights: how A and B are drawn, see ``starts/drawn.py``; other starts replace what was drawn.
+        generator: CPU generator that draws, so that one seed gives the same adapter on every device.
 
-    ``lora_A`` [r, in] starts as PEFT's does (Kaiming uniform with a = √5), ``lora_B`` [out, r] at zero: the adapted
-    layer computes exactly what its base computes until the first update. ``parameter_names`` are the attributes that
-    hold what is trained.
+    By default ``lora_A`` [r, in] starts as PEFT's does (Kaiming uniform with a = √5), ``lora_B`` [out, r] at zero: the
+    adapted layer computes exactly what its base computes until the first update. ``parameter_names`` are the attributes
+    that hold what is trained; ``start`` is set where the base was changed for the adapter.
     """
 
     parameter_names: tuple[str, ...] = ("lora_A", "lora_B")
@@ -89,17 +94,20 @@ class LoraLinear(nn.Module):
         lora_alpha: float,
         lora_dropout: float = 0.0,
         use_rslora: bool = False,
+        init_lora_weights: bool | str = True,
         generator: torch.Generator | None = None,
     ):
         super().__init__()
         self.in_features, self.out_features = linear_features(base_layer)
         self.base_layer = base_layer
         self.r, self.lora_alpha, self.lora_dropout, self.use_rslora = r, lora_alpha, lora_dropout, use_rslora
-        bound = 1 / math.sqrt(self.in_features)
-        a_RI = torch.empty(r, self.in_features).uniform_(-bound, bound, generator=generator)
+        self.start: Start | None = None
+        a_RI, b_OR = draw(
+            init_lora_weights, r=r, inputs=self.in_features, outputs=self.out_features, generator=generator
+        )
         device = _device_of(base_layer)
         self.lora_A = nn.Parameter(a_RI.to(device))
-        self.lora_B = nn.Parameter(torch.zeros(self.out_features, r, device=device))
+        self.lora_B = nn.Parameter(b_OR.to(device))
 
     @property
     def scaling(self) -> float:

@@ -63,6 +63,8 @@ class StoredConfig:
     """Name or path of the base."""
     revision: str | None
     """Of the base, on the hub."""
+    init_lora_weights: bool | str
+    """The start, where it has changed the base; else true."""
     use_dora: bool
     """Whether each layer has magnitudes as well."""
     modules_to_save: tuple[str, ...]
@@ -99,7 +101,7 @@ def write_config(folder: Path, adapter: StoredAdapter) -> None:
         "base_model_name_or_path": adapter.base,
         "bias": "none",
         "inference_mode": True,
-        "init_lora_weights": True,
+        "init_lora_weights": adapter.init_lora_weights,
         "lora_alpha": first.lora_alpha,
         "lora_dropout": adapter.lora_dropout,
         "modules_to_save": sorted(adapter.modules) or None,
@@ -120,8 +122,11 @@ def _exactly(name: str) -> str:
     return f"^{re.escape(name)}"
 
 
-def read_config(folder: Path) -> StoredConfig:
+def read_config(folder: Path, *, as_trained: bool = False) -> StoredConfig:
     """Read and check an adapter's configuration.
+
+    Args:
+        as_trained: the base will be changed as the adapter's start has changed it, so any start will do.
 
     Raises:
         AdapterError: it is missing, damaged, or asks for what Quatrain doesn't compute.
@@ -137,7 +142,8 @@ def read_config(folder: Path) -> StoredConfig:
         found = config.get("peft_type") if isinstance(config, dict) else type(config).__name__
         raise AdapterError(f"{path}: Quatrain loads adapters of `peft_type` LORA, found {found}")
     _check_features(path, config)
-    _check_start(path, config.get("init_lora_weights"))
+    if not as_trained:
+        _check_start(path, config.get("init_lora_weights"))
     numbers = _numbers(
         path,
         {name: config.get(name) for name in ("r", "lora_alpha")} | {"lora_dropout": config.get("lora_dropout") or 0.0},
@@ -152,6 +158,7 @@ def read_config(folder: Path) -> StoredConfig:
         selection=_selection(path, config),
         base=_text(path, config, "base_model_name_or_path"),
         revision=_text(path, config, "revision"),
+        init_lora_weights=_change_of_base(config.get("init_lora_weights")),
         use_dora=bool(config.get("use_dora")),
         modules_to_save=_listed(_names(path, config, "modules_to_save")),
         token_rows=_token_rows(path, config.get("trainable_token_indices")),
@@ -181,6 +188,10 @@ def _check_start(path: Path, start: Any) -> None:
         f"{path}: an adapter must fit the base as published; with init_lora_weights={start!r} "
         f"it only fits a base that this start has changed. {remedy}"
     )
+
+
+def _change_of_base(start: Any) -> bool | str:
+    return True if start in _HARMLESS_STARTS else str(start)
 
 
 def _numbers(path: Path, values: Mapping[str, Any]) -> dict[str, float]:

@@ -55,18 +55,19 @@ def _bytes(tensor: Tensor) -> Tensor:
     return tensor.reshape(-1).view(torch.uint8)
 
 
-def read_adapter(folder: str | Path) -> StoredAdapter:
+def read_adapter(folder: str | Path, *, as_trained: bool = False) -> StoredAdapter:
     """An adapter from its folder, without a base.
 
     Args:
         folder: holds `adapter_config.json` and `adapter_model.safetensors`.
+        as_trained: also read one that is for a changed base.
 
     Raises:
         AdapterError: a file is missing or damaged, the two contradict each other, values aren't finite, or the adapter
             uses a feature that Quatrain doesn't compute.
     """
     folder = Path(folder)
-    config = read_config(folder)
+    config = read_config(folder, as_trained=as_trained)
     found = sort_tensors(_read_tensors(folder / WEIGHTS), config, folder)
     _check_finite(found, folder)
     layers = {name: _layer(name, found.layers[name], config, folder) for name in block_after_block(found.layers)}
@@ -79,6 +80,7 @@ def read_adapter(folder: str | Path) -> StoredAdapter:
         provenance=read_provenance(folder / WEIGHTS),
         token_rows={name: _rows(name, rows_NH, config, folder) for name, rows_NH in found.rows.items()},
         modules=found.modules,
+        init_lora_weights=config.init_lora_weights,
     )
 
 

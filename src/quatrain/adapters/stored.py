@@ -99,6 +99,9 @@ class StoredAdapter:
     modules: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     """Parameters of modules that were trained whole, by the module's name."""
 
+    init_lora_weights: bool | str = True
+    """The start that has changed the base which this adapter is for; true when that is the base as published."""
+
     @property
     def beyond_lora(self) -> str | None:
         """What it holds besides low-rank updates, in words; None for plain LoRA."""

@@ -8,13 +8,17 @@ a GPU also those that are on their way, half a gigabyte), and every tensor that 
 be printed.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from transformers import PreTrainedModel
 
+from quatrain.adapters.originals import remember_originals
+from quatrain.adapters.provenance import base_identity
 from quatrain.models.filling import Progress, fill
 from quatrain.models.opening import open_base
+from quatrain.models.original_weights import original_weights
 from quatrain.models.skeleton import set_generation
 from quatrain.models.summary import attach_summary, summarize
 from quatrain.offload import Streaming
@@ -80,7 +84,25 @@ def load_model(
     )
     model = base.skeleton
     fill(model, base.plan, base.weights, base.decisions, base.placement, streaming=streaming, progress=progress)
+    _remember_originals(model, source, revision, trust_remote_code)
     tokenizer = base.read_tokenizer()
     set_generation(model, base.where, tokenizer)
     attach_summary(model, summarize(model, {name: decision.reason for name, decision in base.decisions.items()}))
     return model, tokenizer
+
+
+def _remember_originals(
+    model: PreTrainedModel, source: str | Path, revision: str | None, trust_remote_code: bool
+) -> None:
+    identity = base_identity(model)
+    assert identity is not None
+    remember_originals(
+        model,
+        partial(
+            original_weights,
+            source,
+            identity.fingerprint,
+            revision=identity.revision or revision,
+            trust_remote_code=trust_remote_code,
+        ),
+    )

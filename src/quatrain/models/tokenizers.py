@@ -21,6 +21,11 @@ log = logging.getLogger(__name__)
 FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
+def has_tokenizer(folder: str | Path) -> bool:
+    """Whether a folder holds files of a tokenizer, as an adapter's does that has new tokens."""
+    return any((Path(folder) / name).is_file() for name in FILES)
+
+
 def load_tokenizer(
     source: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
@@ -56,7 +61,7 @@ def read_tokenizer(
         ModelError: The files are there but can't be read.
     """
     gguf = {} if source.gguf_file is None else {"gguf_file": source.gguf_file}
-    if not gguf and not any((source.folder / name).is_file() for name in FILES):
+    if not gguf and not has_tokenizer(source.folder):
         return None
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=trust_remote_code, **gguf)

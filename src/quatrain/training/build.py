@@ -10,24 +10,20 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from quatrain.adapters import (
-    Provenance,
-    adapter_layers,
-    adapter_parameters,
-    attach_lora,
-    load_adapter,
-    provenance_of,
-)
+from quatrain.adapters import Provenance, adapter_parameters, provenance_of
 from quatrain.blocks import POLICIES
 from quatrain.data import DataConfig, Loader, Prepared, Question, load_examples, prepare
 from quatrain.errors import ConfigError, ModelError
 from quatrain.evaluation import read_task
 from quatrain.memory import Plan
 from quatrain.models import load_model
+from quatrain.models.new_tokens import add_tokens, with_rows
 from quatrain.models.objective import Objective
 from quatrain.models.streaming import stream_blocks, streamed_weights
+from quatrain.models.tokenizers import has_tokenizer, load_tokenizer
 from quatrain.offload import Streaming
 from quatrain.optim import AdamW, lr_multiplier, warmup_steps
+from quatrain.training.adapting import attach_new, attach_stored
 from quatrain.training.carry_out import policies_of, streaming_of
 from quatrain.training.config import RunConfig
 from quatrain.training.export_target import check_base
@@ -87,11 +83,18 @@ def build(
     tokenizer: Any = None,
     progress: Progress = lambda *_: None,
     plan: Plan | None = None,
+    *,
+    checkpoint: Path | None = None,
 ) -> Setup:
     """Load what isn't handed in and join all parts.
 
     Args:
+        config: the run.
+        model: a base, with or without an adapter. None: loaded.
+        tokenizer: its tokenizer.
+        progress: told of long work.
         plan: carried out where it says something, instead of the config.
+        checkpoint: folder of the checkpoint whose adapter training goes on with.
 
     Raises:
         ConfigError: neither a model nor a name of one; other errors as the parts raise them.
@@ -106,8 +109,12 @@ def build(
     elif streaming is not None and streamed_weights(model) is None:
         stream_blocks(model, streaming)
     check_base(config.export_to, model, tokenizer)
+    pieces = add_tokens(tokenizer, config.new_tokens)
+    adapted = attach_stored(model, config, checkpoint)
+    lora = config.lora if adapted else with_rows(config.lora, model, pieces)
     data = _prepare(config.train_data, config, model, tokenizer, lambda *at: progress("reading rows", *at))
-    _attach(model, config)
+    if not adapted:
+        attach_new(model, lora, pieces, config=config, data=data, tokenizer=tokenizer, progress=progress)
     device = next(model.parameters()).device
     objective = Objective(model.eval(), packing=config.packing, fused_blocks=config.fused_blocks)
     loader = _loader(data, config, tokenizer, objective)
@@ -168,22 +175,14 @@ def _load_base(config: RunConfig, streaming: Streaming | None, progress: Progres
         raise ModelError(
             f"{config.model} holds no tokenizer; add its tokenizer.json, or pass model and tokenizer to train"
         )
+    if config.adapter is not None and has_tokenizer(config.adapter):
+        tokenizer = load_tokenizer(config.adapter)
     return model, tokenizer
 
 
 def _existing(folder: Path) -> Path:
     """The folder, or the nearest above it that is there: the run's own is made when nothing can go wrong any more."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
-
-
-def _attach(model: nn.Module, config: RunConfig) -> None:
-    """The adapter that training starts from: a stored one, one that the model already carries, or a new one."""
-    if config.adapter is not None:
-        load_adapter(model, config.adapter, trainable=True)
-    elif not adapter_layers(model):
-        attach_lora(model, config.lora, seed=config.seed)
-    for parameter in adapter_parameters(model).values():
-        parameter.requires_grad_(True)
 
 
 def _loader(data: Prepared, config: RunConfig, tokenizer: Any, objective: Objective) -> Loader:
@@ -209,7 +208,7 @@ def _held_out(config: RunConfig, tokenizer: Any, objective: Objective, progress:
 def _optimizer(model: nn.Module, config: RunConfig, plan: Plan | None) -> AdamW:
     asked: Literal["auto"] | bool = {"auto": "auto", "always": True, "never": False}[config.optim_paged]
     return AdamW(
-        list(adapter_parameters(model).values()),
+        _groups(adapter_parameters(model), config.loraplus_lr_ratio),
         lr=config.learning_rate,
         betas=(config.adam_beta1, config.adam_beta2),
         eps=config.adam_epsilon,
@@ -217,6 +216,23 @@ def _optimizer(model: nn.Module, config: RunConfig, plan: Plan | None) -> AdamW:
         state_bits=8 if config.optim == "adamw_8bit" else 32,
         paged=asked if plan is None else plan.paged_optimizer or "auto",
     )
+
+
+def _groups(parameters: dict[str, nn.Parameter], ratio: float | None) -> list[dict[str, Any]]:
+    """Parameters by the factor on their learning rate, `lr_ratio`: LoRA+ lets B and vectors learn faster than A.
+
+    In A's direction the update's size depends on B and the other way round, and B starts at zero: with one rate for
+    both, wide layers learn too slowly (Hayou et al. 2024, arXiv 2402.12354). The groups are those of PEFT's
+    ``create_loraplus_optimizer``.
+    """
+    if ratio is None:
+        return [{"params": list(parameters.values()), "lr_ratio": 1.0}]
+    fast = {name for name, p in parameters.items() if name.endswith(".lora_B") or p.ndim == 1}
+    groups = {1.0: parameters.keys() - fast, ratio: fast}
+    return [
+        {"params": [p for name, p in parameters.items() if name in members], "lr_ratio": factor}
+        for factor, members in groups.items()
+    ]
 
 
 def _total_micro_batches(config: RunConfig, loader: Loader) -> int:

@@ -4,6 +4,7 @@
 
     step-000200/
       adapter_config.json, adapter_model.safetensors   the adapter, in PEFT's format
+      start.safetensors                                what its start has taken out of the base, if it did
       optimizer.safetensors                            moments, as they are stored
       state.json                                       step, place in the data, random state
       manifest.json                                    size and SHA-256 of the others: the seal
@@ -22,7 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from quatrain.adapters import load_adapter, save_adapter
+from quatrain.adapters.starts.sharing import STARTS, save_starts
+from quatrain.adapters.trained import base_change, save_trained
 from quatrain.errors import CheckpointError
 from quatrain.files import Files
 from quatrain.runlog import RunFolder
@@ -37,12 +39,31 @@ REQUIRED = (_WEIGHTS, _CONFIG, _OPTIMIZER, _STATE)
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """What was resumed from."""
+class Found:
+    """A whole checkpoint, read but for its adapter."""
 
-    progress: Progress
+    path: Path
+    state: State
+    moments: dict[str, Tensor]
+    """The optimizer's."""
     skipped: tuple[str, ...]
     """Newer checkpoints that are damaged, each with what is wrong, newest first."""
+
+    def restore(self, setup: Setup) -> Progress:
+        """Bring `setup`, which was built from this checkpoint's adapter, to where it was.
+
+        Raises:
+            CheckpointError: it belongs to another base or other data. Then an older one wouldn't fit either.
+        """
+        if self.state.base != base_fingerprint(setup.model):
+            raise CheckpointError(
+                f"the run was trained on another base than {setup.config.model or 'the model that was handed in'}: "
+                "their weights differ. Resume on the base of the run's config"
+            )
+        setup.optimizer.load_state_tensors(self.moments)
+        setup.loader.load_state_dict(self.state.data)
+        restore_random(self.state.random)
+        return self.state.progress
 
 
 def save_checkpoint(folder: RunFolder, setup: Setup, progress: Progress, *, files: Files | None = None) -> Path:
@@ -91,11 +112,11 @@ def save_checkpoint(folder: RunFolder, setup: Setup, progress: Progress, *, file
     return final
 
 
-def load_checkpoint(folder: RunFolder, setup: Setup) -> Loaded:
-    """Bring `setup` to the newest whole checkpoint of `folder`, so that training goes on as if it had never stopped.
+def find_checkpoint(folder: RunFolder) -> Found:
+    """The newest whole checkpoint of `folder`, from which training goes on as if it had never stopped.
 
     Raises:
-        CheckpointError: there is none, or all are damaged, or it belongs to another base or other data.
+        CheckpointError: there is none, or all are damaged.
     """
     steps = folder.checkpoint_steps()
     if not steps:
@@ -110,7 +131,7 @@ def load_checkpoint(folder: RunFolder, setup: Setup) -> Loaded:
             except (OSError, ValueError, RecursionError, SafetensorError) as error:
                 wrong = f"its state is unreadable ({error})"
             else:
-                return Loaded(_apply(path, state, moments, setup), tuple(skipped))
+                return Found(path, state, moments, tuple(skipped))
         skipped.append(f"checkpoint {path} is damaged: {wrong}")
     raise CheckpointError(
         f"{folder.path} holds no checkpoint that is whole: {'; '.join(skipped)}. Put back a copy of one of them, or "
@@ -120,24 +141,12 @@ def load_checkpoint(folder: RunFolder, setup: Setup) -> Loaded:
 
 def _write(aside: Path, setup: Setup, progress: Progress, files: Files) -> None:
     def adapter() -> None:
-        save_adapter(setup.model, aside, base_model_name_or_path=setup.config.model, provenance=setup.provenance)
+        save_trained(setup.model, aside, base=setup.config.model, provenance=setup.provenance)
 
     files.write(adapter, aside / _WEIGHTS, aside / _CONFIG, aside / _CARD)
+    if starts := base_change(setup.model):
+        files.write(lambda: save_starts(starts, aside / STARTS), aside / STARTS)
     moments = setup.optimizer.state_tensors()
     files.write(lambda: save_file(moments, aside / _OPTIMIZER), aside / _OPTIMIZER)
     state = json.dumps(state_of(setup, progress), indent=1)
     files.write(lambda: (aside / _STATE).write_text(state, encoding="utf-8"), aside / _STATE)
-
-
-def _apply(path: Path, state: State, moments: dict[str, Tensor], setup: Setup) -> Progress:
-    """What doesn't fit here is another run's, not damaged, so an older checkpoint wouldn't fit either."""
-    if state.base != base_fingerprint(setup.model):
-        raise CheckpointError(
-            f"the run was trained on another base than {setup.config.model or 'the model that was handed in'}: their "
-            "weights differ. Resume on the base of the run's config"
-        )
-    load_adapter(setup.model, path, trainable=True)
-    setup.optimizer.load_state_tensors(moments)
-    setup.loader.load_state_dict(state.data)
-    restore_random(state.random)
-    return state.progress

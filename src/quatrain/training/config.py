@@ -76,6 +76,10 @@ class RunConfig:
     adapter: str | Path | None = None
     """Folder of an adapter in PEFT's format to go on training from; its rank and targets replace `lora`'s."""
 
+    new_tokens: str | tuple[str, ...] | list[str] = ()
+    """Tokens to add to the tokenizer; their rows are trained with the adapter and saved in it. They start at the mean
+    of the tokens that they were split into."""
+
     eval_data: DataConfig | str | Path | Mapping[str, Any] | None = None
     """Held-out rows for the evaluation loss, given as `data` is."""
 
@@ -102,6 +106,10 @@ class RunConfig:
 
     learning_rate: float = 2e-4
     """Peak learning rate. QLoRA uses 2e-4 up to 13B parameters and 1e-4 beyond."""
+
+    loraplus_lr_ratio: float | None = None
+    """LoRA+: the learning rate of B (and of DoRA's magnitudes) as a multiple of A's, `learning_rate`. The paper's is
+    16, with a lower `learning_rate`. None: the same for all."""
 
     lr_scheduler_type: Scheduler = "cosine"
     """How the learning rate goes after the warmup."""
@@ -182,6 +190,11 @@ class RunConfig:
                     f"`{name}` holds a secret, which would be copied into the run folder; the hub's token belongs in "
                     "the environment, as HF_TOKEN, or into `hf auth login`"
                 )
+        if self.new_tokens and self.adapter is not None:
+            raise ConfigError(
+                "`new_tokens` can't be added to a stored adapter: it has the rows that it was trained with. Leave out "
+                "`new_tokens` or `adapter`"
+            )
         if self.max_length < 2:
             raise ConfigError(f"`max_length` must hold a token and its successor, found {self.max_length}")
         check_settings(self)
@@ -195,6 +208,7 @@ class RunConfig:
             "task_eval": None if self.task_eval is None else made(TaskConfig, self.task_eval, "task_eval"),
             "lora": made(LoraConfig, self.lora, "lora"),
             "keep_in_16bit": patterns,
+            "new_tokens": (self.new_tokens,) if isinstance(self.new_tokens, str) else tuple(self.new_tokens),
         }
         for name in ("output_dir", "model", "adapter"):
             value = getattr(self, name)
@@ -220,7 +234,7 @@ class RunConfig:
 
 
 def _check_number(name: str, value: Any) -> None:
-    optional = name in ("max_steps", "eval_steps", "save_steps")
+    optional = name in ("loraplus_lr_ratio", "max_steps", "eval_steps", "save_steps")
     if (value is None and not optional) or not isinstance(value, int | float | None) or isinstance(value, bool):
         raise ConfigError(f"`{name}` must be a number, found {value!r}")
 
@@ -250,6 +264,7 @@ _POSITIVE = (
     "num_train_epochs",
     "max_steps",
     "learning_rate",
+    "loraplus_lr_ratio",
     "logging_steps",
     "eval_steps",
     "save_steps",

@@ -27,7 +27,7 @@ from quatrain.runlog import (
 )
 from quatrain.training.announce import described_base, run_started
 from quatrain.training.build import Setup, build
-from quatrain.training.checkpoint import Loaded, load_checkpoint, save_checkpoint
+from quatrain.training.checkpoint import find_checkpoint, save_checkpoint
 from quatrain.training.checkpoints_kept import remove_old_checkpoints
 from quatrain.training.config import RunConfig
 from quatrain.training.config_file import write_config
@@ -83,11 +83,11 @@ def train(
     with folder.lock() as dead, ProgressDisplay(enabled=progress) as display:
         folder.check(resume=resume, overwrite=overwrite)
         changes = changes_since(folder.config, config) if resume else []
-        setup = build(config, model, tokenizer, display.work)
+        found = find_checkpoint(folder) if resume else None
+        setup = build(config, model, tokenizer, display.work, checkpoint=found and found.path)
         if model is None:
             display.say(str(model_summary(setup.model)))
-        loaded = load_checkpoint(folder, setup) if resume else Loaded(Progress(), ())
-        at = loaded.progress
+        at = found.restore(setup) if found else Progress()
         # Only now, when all that could be wrong with the new run was looked at, may an old one go.
         folder.create(resume=resume, overwrite=overwrite)
         if resume:
@@ -102,7 +102,7 @@ def train(
             writer.write(run_started(setup, at.step))
             if dead:
                 writer.write(Noted(message=f"took the folder over from {dead}, which ended without giving it back"))
-            for damage in loaded.skipped:
+            for damage in found.skipped if found else ():
                 writer.write(Noted(level="warning", message=f"{damage}. Resumed after step {at.step} instead"))
             for change in changes:
                 writer.write(Noted(message=f"resumed with other settings: {change}"))
@@ -173,7 +173,7 @@ class _Run:
             began, epoch_before = time.perf_counter(), int(setup.epochs_done)
             step = self.at.step + 1
             for group in setup.optimizer.param_groups:
-                group["lr"] = setup.learning_rate(step)
+                group["lr"] = setup.learning_rate(step) * group["lr_ratio"]
             setup.model.train()
             result = train_step(
                 setup.objective,
@@ -283,6 +283,8 @@ class _Run:
             base_model_name_or_path=self.config.model,
             provenance=self.setup.provenance,
         )
+        if self.config.new_tokens:
+            self.setup.tokenizer.save_pretrained(self.folder.adapter)
 
     def _close(self, status: Literal["completed", "interrupted", "failed"]) -> None:
         self.writer.write(

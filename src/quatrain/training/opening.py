@@ -1,6 +1,6 @@
 """What a person may name where a model is asked for: a run folder, an adapter folder, or a base."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from quatrain.adapters import AdapterSet, load_adapter
 from quatrain.errors import AdapterError, ConfigError
 from quatrain.models import load_model
+from quatrain.models.tokenizers import has_tokenizer, load_tokenizer
 from quatrain.runlog import RunFolder
 from quatrain.training.config_file import read_config
 from quatrain.untrusted import file_in, read_json
@@ -80,6 +81,7 @@ def open_model(named: str, *, adapter: Path | None = None, force: bool = False, 
     adapter = adapter or target.adapter
     if adapter is not None:
         load_adapter(model, adapter, force=force)
+        tokenizer = _tokenizer_of([adapter], tokenizer)
     return model, tokenizer
 
 
@@ -102,7 +104,12 @@ def open_adapters(
     for name, folder in folders.items():
         loaded.load_adapter(folder, name, force=force)
     loaded.set_adapter(next(iter(folders), None))
-    return loaded, tokenizer
+    return loaded, _tokenizer_of(folders.values(), tokenizer)
+
+
+def _tokenizer_of(adapters: Iterable[Path], otherwise: Any) -> Any:
+    """The tokenizer of the first adapter that has one of its own, as those with new tokens do."""
+    return next((load_tokenizer(folder) for folder in adapters if has_tokenizer(folder)), otherwise)
 
 
 def adapter_name(folder: Path) -> str:

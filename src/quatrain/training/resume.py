@@ -14,7 +14,7 @@ from quatrain.training.config_file import read_config
 
 # With another one of these the checkpoint's adapter, moments or place in the data would be misread.
 _FIXED = (
-    *("lora", "optim", "gradient_accumulation_steps", "seed"),
+    *("lora", "new_tokens", "optim", "loraplus_lr_ratio", "gradient_accumulation_steps", "seed"),
     *("quantization", "double_quant", "block_size", "keep_in_16bit", "quantize_head", "quantize_embeddings"),
 )
 # Where things are and how often they are looked at changes nothing that is computed.

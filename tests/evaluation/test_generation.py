@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 
+from quatrain.adapters import AdapterSet, LoraConfig, adapter_parameters, attach_lora, detach_lora, save_adapter
 from quatrain.data import render_prompt, reply_end_ids
-from quatrain.errors import ModelError
+from quatrain.errors import AdapterError, DataError, ModelError
 from quatrain.evaluation import continuing, generate_answers, stream_reply
 from quatrain.models import load_model
 from tests.conftest import make_tokenizer
@@ -84,8 +85,8 @@ def test_decoding_stops_at_the_templates_end_of_turn(loaded, monkeypatch):
     assert len(said) == 1
 
 
-def refuse(_):
-    raise ModelError("no blocks of our own")
+def refuse(*arguments, **settings):
+    raise ModelError("not this way")
 
 
 def test_own_blocks_and_transformers_say_the_same(loaded, monkeypatch):
@@ -122,3 +123,44 @@ def test_code_that_ships_with_a_checkpoint_generates_as_it_is(loaded, monkeypatc
     assert isinstance(continuing.continuer(model, tokenizer, **own), continuing._ByOwnBlocks)
     monkeypatch.setattr(type(model), "__module__", "transformers_modules.somebody.modeling_llama")
     assert isinstance(continuing.continuer(model, tokenizer, **own), continuing._ByTransformers)
+
+
+@pytest.fixture(scope="module")
+def several(tiny_llama_dir, tmp_path_factory):
+    """Two adapters of different ranks and layers on a base of their own."""
+    adapters = AdapterSet(load_model(tiny_llama_dir, compute_dtype="float32", device="cpu")[0])
+    for name, settings in {"one": {"r": 3}, "two": {"r": 5, "target_modules": ["q_proj", "down_proj"]}}.items():
+        attach_lora(adapters.model, LoraConfig(**settings))
+        for parameter in adapter_parameters(adapters.model).values():
+            torch.nn.init.normal_(parameter, std=0.3)
+        folder = save_adapter(adapters.model, tmp_path_factory.mktemp(name))
+        detach_lora(adapters.model)
+        adapters.load_adapter(folder, name)
+    return adapters
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_rows_with_adapters_of_their_own_answer_as_each_alone(several, tokenizer, monkeypatch, own):
+    asked = prompts(tokenizer, "one", "how many apples are there in the box", "fox", "the lazy dog")
+    names = ["two", None, "one", "two"]
+    expected = []
+    for prompt, name in zip(asked, names, strict=True):
+        several.set_adapter(name)
+        expected += generate_answers(several.model, tokenizer, [prompt], max_new_tokens=6)
+    several.set_adapter(None)
+    plain = generate_answers(several.model, tokenizer, asked, max_new_tokens=6)
+    assert len({tuple(expected), tuple(plain)}) == 2, "the adapters say something else than the base"
+    monkeypatch.setattr(continuing, "_ByTransformers" if own else "Decoder", refuse)
+    with several.per_row(names) as model:
+        assert generate_answers(model, tokenizer, asked, max_new_tokens=6) == expected
+        with pytest.raises((DataError, AdapterError), match=r"chosen for 4 rows.*3"):
+            generate_answers(model, tokenizer, asked[:3], max_new_tokens=6)
+
+
+def test_a_batch_too_large_for_own_blocks_stays_whole(several, tokenizer):
+    asked = prompts(tokenizer, *["fox"] * 20)
+    with several.per_row([None] * 19 + ["one"]) as model:
+        answers = generate_answers(model, tokenizer, asked, max_new_tokens=4)
+    several.set_adapter("one")
+    assert answers[19:] == generate_answers(several.model, tokenizer, asked[:1], max_new_tokens=4)
+    assert len(set(answers[:19])) == 1

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from quatrain.adapters.lora import LoraLinear
+from quatrain.adapters.mixed import MixedLinear
 from quatrain.blocks.weights import Handed
 from quatrain.blocks.workspace import Workspace
 from quatrain.ops.adapter_tail import TailPart, adapter_tail
@@ -71,6 +72,8 @@ class JoinedProduct:
         self.rank = self.parts[-1].columns.stop
         """Columns of all adapters together."""
         self.dropout_p = max((part.lora.lora_dropout for part in self.parts if part.lora is not None), default=0.0)
+        self.own_BR = _own_columns(self.parts)
+        """Which columns count for each row of a batch whose rows have adapters of their own; None: all for all."""
         self.bias_N = _joined_bias(self.parts, self.out_features, workspace)
         """The biases of all linears in the compute dtype, zeros where one has none; None if none has."""
         self._biased = self.bias_N is not None
@@ -113,6 +116,9 @@ class JoinedProduct:
         if r:
             ranks, dropout = self._ranks, self._dropout(seed)
             low_rank_down(x_TE[:, :k], self.a_RK, out=x_TE[:, k : k + r], ranks=ranks, dropout=dropout)
+        if self.own_BR is not None:
+            assert self._workspace.owners is not None, "nobody said which row a token is from"
+            x_TE[:, k : k + r] *= self.own_BR[self._workspace.owners]
         if self._biased:
             x_TE[:, k + r] = 1.0
         if self.tail > r + self._biased:
@@ -216,6 +222,11 @@ def _joined_bias(parts: Sequence[Part], rows: int, workspace: Workspace) -> Tens
         if part.base.bias is not None:
             bias_N[part.rows] = part.base.bias.to(workspace.dtype)
     return bias_N
+
+
+def _own_columns(parts: Sequence[Part]) -> Tensor | None:
+    mixed = [part.lora.own_BR for part in parts if isinstance(part.lora, MixedLinear)]
+    return torch.cat(mixed, dim=1) if mixed else None
 
 
 def _parts(modules: Sequence[nn.Module]) -> list[Part]:

@@ -17,6 +17,9 @@ class Workspace:
     def __init__(self, device: torch.device, dtype: torch.dtype):
         self.device, self.dtype = device, dtype
         self._flat: dict[tuple[str, torch.dtype], Tensor] = {}
+        self.owners: Tensor | None = None
+        """int64 [T]: which row of the batch each token of the packed row at hand is from; only products whose rows have
+        adapters of their own ask for it."""
 
     def clear(self) -> None:
         """Give all buffers up."""

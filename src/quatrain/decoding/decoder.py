@@ -160,6 +160,11 @@ class Decoder:
     def _check(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
         if not 1 <= len(prompts) <= self.max_batch:
             raise DataError(f"there must be 1 to {self.max_batch} prompts, got {len(prompts)}. Decode in batches.")
+        named = {len(p.own_BR) for block in self._blocks for p in block.products if p.own_BR is not None}
+        if named - {len(prompts)}:
+            raise DataError(
+                f"adapters were chosen for {min(named)} rows, got {len(prompts)} prompts. Name one for each."
+            )
         if max_new_tokens < 1 or not all(prompts):
             raise DataError("prompts must have tokens and max_new_tokens must be at least 1. There is nothing to do.")
         longest = max(map(len, prompts))

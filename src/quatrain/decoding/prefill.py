@@ -32,6 +32,7 @@ def prefill(
     ends = []
     for first, chosen in _rows_of(prompts):
         ids_T, rows_T, row = _packed(chosen, first, device)
+        blocks[0].workspace.owners = rows_T
         residual_TH, branch_TH = embedding(ids_T), None
         for index, block in enumerate(blocks):
             kept = Kept()

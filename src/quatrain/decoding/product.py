@@ -22,7 +22,7 @@ class RowProduct:
     def __init__(self, product: JoinedProduct):
         product.refresh()
         self._parts, self._a_RK = product.parts, product.a_RK
-        self._bias_N = product.bias_N
+        self._bias_N, self._own_MR = product.bias_N, product.own_BR
         self._b = [_scaled_b(part, product.a_RK.dtype) for part in product.parts]
         in_four_bits = all(isinstance(part.base, QuantizedLinear) for part in product.parts)
         self._weights = [_matrix(part.base) for part in product.parts] if in_four_bits else None
@@ -44,6 +44,8 @@ class RowProduct:
         if not len(self._a_RK):
             return [None] * len(self._parts)
         sums_SMR = low_rank_sums(x_MK, self._a_RK)
+        if self._own_MR is not None:
+            sums_SMR = sums_SMR * self._own_MR
         return [
             None if b_NR is None else LowRank(sums_SMR[..., part.columns], b_NR)
             for part, b_NR in zip(self._parts, self._b, strict=True)

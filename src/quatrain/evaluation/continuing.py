@@ -45,7 +45,7 @@ def continuer(
     sampling = sampling or Sampling()
     ends = end_ids(model, tokenizer)
     try:
-        decoder = _decoder_of(model, min(batch_size, MOST_ROWS), capacity)
+        decoder = _decoder_of(model, batch_size, capacity)
     except ModelError:
         return _ByTransformers(model, tokenizer, ends, batch_size, max_new_tokens, sampling)
     return _ByOwnBlocks(decoder, ends, max_new_tokens, sampling)
@@ -57,13 +57,14 @@ def end_ids(model: Any, tokenizer: Any) -> set[int]:
     return {*(stored if isinstance(stored, list) else [stored]), *reply_end_ids(tokenizer)} - {None}
 
 
-def _decoder_of(model: Any, max_batch: int, capacity: int) -> Decoder:
+def _decoder_of(model: Any, batch_size: int, capacity: int) -> Decoder:
     if not type(model).__module__.startswith("transformers."):
         # Code that ships with a checkpoint may call itself a Llama and compute something else.
         raise ModelError(f"{type(model).__name__} isn't one of transformers' own classes")
     if streamed_weights(model) is not None:
         raise ModelError("weights are streamed, and decoding on own blocks wants them resident")
-    spec = describe(model)
+    # A batch whose rows have adapters of their own can't be split.
+    spec = describe(model, mixed=batch_size <= MOST_ROWS)
     return Decoder(
         spec.blocks,
         embedding=spec.embedding,
@@ -72,7 +73,7 @@ def _decoder_of(model: Any, max_batch: int, capacity: int) -> Decoder:
         tables=spec.tables,
         device=model.device,
         dtype=model.dtype,
-        max_batch=max_batch,
+        max_batch=min(batch_size, MOST_ROWS),
         capacity=capacity,
         logit_scale=spec.logit_scale,
         logit_softcap=spec.logit_softcap,

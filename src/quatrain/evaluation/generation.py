@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from quatrain.adapters import adapter_layers
+from quatrain.adapters.mixed import MixedLinear
 from quatrain.data import Message, render_prompt
 from quatrain.decoding import Sampling
 from quatrain.evaluation.continuing import continuer
@@ -22,14 +24,16 @@ def generate_answers(
 ) -> list[str]:
     """Greedy continuations of token prompts, decoded without special tokens, in the order of `prompts`.
 
-    Prompts are sorted by length, so that those of a batch have about the same.
+    Prompts are sorted by length, so that those of a batch have about the same; unless rows have adapters of their own.
     """
     if not prompts:
         return []
     capacity = max(map(len, prompts)) + max_new_tokens
     rows = min(batch_size, len(prompts))
     go_on = continuer(model, tokenizer, batch_size=rows, capacity=capacity, max_new_tokens=max_new_tokens)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
+    order = list(range(len(prompts)))
+    if not any(isinstance(layer, MixedLinear) for layer in adapter_layers(model).values()):
+        order.sort(key=lambda i: len(prompts[i]), reverse=True)
     answers: dict[int, str] = {}
     for start in range(0, len(order), go_on.max_batch):
         chosen = order[start : start + go_on.max_batch]

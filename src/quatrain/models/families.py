@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from quatrain.adapters import adapter_layers
 from quatrain.adapters.extras import extra_layers
 from quatrain.adapters.lora import LoraLinear
+from quatrain.adapters.mixed import MixedLinear
 from quatrain.blocks import BlockModules, BlockSpec, RotaryTables
 from quatrain.blocks.spec import Activation
 from quatrain.errors import ModelError
@@ -72,8 +73,11 @@ class ModelSpec:
     """Rotary cosines and sines on the model's device."""
 
 
-def describe(model: nn.Module) -> ModelSpec:
+def describe(model: nn.Module, *, mixed: bool = False) -> ModelSpec:
     """Read off what our blocks need to know; the modules are the model's own, with the adapters they carry.
+
+    Args:
+        mixed: whether rows of a batch may have adapters of their own, as they can for decoding.
 
     Raises:
         ModelError: the model isn't of the family, or has something that the blocks don't compute; says what.
@@ -82,7 +86,7 @@ def describe(model: nn.Module) -> ModelSpec:
     family = FAMILIES.get(config.model_type)
     if family is None:
         raise ModelError(f"{config.model_type} isn't among the architectures with blocks of our own")
-    _check_adapter(model)
+    _check_adapter(model, mixed)
     decoder: Any = body(model)
     _check(config, decoder)
     scale, softcap = logit_options(model)
@@ -106,10 +110,10 @@ def logit_options(model: nn.Module) -> tuple[float, float | None]:
     return scale, getattr(config, "final_logit_softcapping", None)
 
 
-def _check_adapter(model: nn.Module) -> None:
+def _check_adapter(model: nn.Module, mixed: bool) -> None:
     """The blocks compute plain low-rank updates; other kinds of adapter go through the model's own modules."""
     for name, layer in adapter_layers(model).items():
-        if type(layer) is not LoraLinear:
+        if type(layer) is not LoraLinear and not (mixed and isinstance(layer, MixedLinear)):
             raise ModelError(f"{name} is a {type(layer).__name__}, and blocks of our own compute LoRA only")
     for name, layer in extra_layers(model).items():
         raise ModelError(f"{name} is trained itself ({type(layer).__name__}), and blocks of our own train LoRA only")

@@ -204,6 +204,7 @@ def _capped(cap_gib: float | None, context: int, device: torch.device) -> Iterat
 
 
 RESIDENT = "every block resident"
+LONG = "65,536 tokens under 24 GiB, every block resident"
 LARGE: dict[str, tuple[str, Tiers, tuple[Trial, ...], dict[str, dict[str, float]]]] = {
     "stream_70b": (
         "70b",
@@ -230,22 +231,25 @@ LARGE: dict[str, tuple[str, Tiers, tuple[Trial, ...], dict[str, dict[str, float]
     "longest_8b": (
         "8b",
         Tiers(),
-        tuple(
-            Trial(
-                label=f"under {cap} GiB",
-                lengths=lengths,
-                keep="offload_attention",
-                resident=0,
-                cap_gib=cap,
-                warm_up=0,
-                steps=1,
-            )
-            for cap, lengths in (
-                (8, (16384, 3456)),
-                (12, (32768, 25152)),
-                (16, (49152, 46848)),
-                (24, (90304,)),
-            )
+        (
+            *(
+                Trial(
+                    label=f"under {cap} GiB",
+                    lengths=lengths,
+                    keep="offload_attention",
+                    resident=0,
+                    cap_gib=cap,
+                    warm_up=0,
+                    steps=1,
+                )
+                for cap, lengths in (
+                    (8, (16384, 3456)),
+                    (12, (32768, 25152)),
+                    (16, (49152, 46848)),
+                    (24, (90304,)),
+                )
+            ),
+            Trial(label=LONG, lengths=(65536,), keep="offload_attention", cap_gib=24, paged="auto"),
         ),
         {
             f"under {cap} GiB": {"context_tokens": least}

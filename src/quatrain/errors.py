@@ -46,6 +46,15 @@ class OutputError(QuatrainError, OSError):
     """A result can't be written, or isn't on the disk as it was written."""
 
 
+class RowError(DataError):
+    """One row can't be read or used. ``on_bad_row: skip`` leaves it out and counts it under its `kind`."""
+
+    def __init__(self, where: object, kind: str, reason: str) -> None:
+        """`where` names the row's file, line and byte; `kind` is the fault in a few words."""
+        super().__init__(f"{where}: {reason}")
+        self.kind = kind
+
+
 class CheckpointError(QuatrainError, OSError):
     """A checkpoint or run folder can't be written, read or trusted."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from quatrain.data.readers import Row
+from quatrain.data.rows import Place, Row
 from tests.exports.conftest import make_run
 
 
@@ -190,7 +190,7 @@ def test_eval_reads_what_its_options_name(quatrain, run_folder, tmp_path, monkey
 
     def hub(*name_subset_split):
         asked.append(name_subset_split)
-        return iter([Row("row 1", {"prompt": "1 + 1?", "completion": "2"})])
+        return iter([Row(Place("rows", 1), {"prompt": "1 + 1?", "completion": "2"})])
 
     monkeypatch.setattr("quatrain.data.sources.load_with_datasets", hub)
     code, _, _ = quatrain("eval", run_folder, "--data", "org/name", "--subset", "main", "--split", "test")

@@ -7,15 +7,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quatrain.data import Completion, Conversation, DataConfig, Text
+from quatrain.data.bad_rows import BadRows
 from quatrain.data.formats import read_examples
-from quatrain.data.readers import Row
+from quatrain.data.rows import Place, Row
 from quatrain.errors import DataError, QuatrainError
 from tests.data.families import assistant, system, user
 
 
 def examples(*rows, **options):
-    located = (Row(f"line {i}", row) for i, row in enumerate(rows, 1))
-    return [example for _, example in read_examples(located, DataConfig(path="data", **options))]
+    config = DataConfig(path="data", **options)
+    located = (Row(Place("data", i), row) for i, row in enumerate(rows, 1))
+    return [example for _, example in read_examples(located, config, BadRows(config))]
 
 
 ROUND = (user("q"), assistant("a"))

@@ -35,7 +35,7 @@ def test_the_summary_counts_and_shows(tmp_path, chatml):
     prepared = prepare(config, chatml, max_length=40, progress=lambda *where: seen.append(where))
     summary = prepared.summary
     assert (summary.rows, summary.samples, summary.cut) == (6, 2, 1)
-    assert summary.dropped == {"nothing in it to learn": 3, "no learned token within 40 tokens": 1}
+    assert summary.dropped == {"no reply in it": 2, "an empty reply": 1, "no learned token within 40 tokens": 1}
     assert summary.tokens == prepared.samples.num_tokens == sum(len(sample) for sample in prepared.samples)
     assert summary.supervised_tokens == sum(int(sample.supervised.sum()) for sample in prepared.samples)
     assert summary.lengths[0] == len(prepared.samples[0]) and summary.lengths[100] > 40
@@ -44,7 +44,7 @@ def test_the_summary_counts_and_shows(tmp_path, chatml):
     assert summary.example == [(header, False), ("fox<|im_end|>", True), ("\n", False)]
     assert seen == [(6, 0), (6, 6)]
     text = str(summary)
-    assert "6 rows → 2 samples" in text and "left out: 3 (nothing in it to learn)" in text
+    assert "6 rows → 2 samples" in text and "left out: 2 (no reply in it)" in text
     assert f"{header}⟦fox<|im_end|>⟧" in text
 
 
@@ -75,7 +75,7 @@ def test_tokens_that_the_embedding_has_no_row_for_are_counted_and_left_out(tmp_p
 
 def test_nothing_left_is_an_error_with_the_reasons(tmp_path, chatml):
     config = DataConfig(path=write(tmp_path / "a.jsonl", chat("q " * 60, "a"), chat("q", "")))
-    reasons = r"no sample is left .*1 rows: nothing in it to learn; 1 rows: no learned token within 40 tokens"
+    reasons = r"no sample is left .*1 rows: an empty reply; 1 rows: no learned token within 40 tokens"
     with pytest.raises(DataError, match=reasons):
         prepare(config, chatml, max_length=40)
     with pytest.raises(ConfigError, match="`max_length` must be at least 2"):

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quatrain.data import readers
+from quatrain.data import DataConfig, lines
+from quatrain.data.bad_rows import BadRows
 from quatrain.data.readers import read_file
 from quatrain.errors import DataError
 
+STOP = BadRows(DataConfig(path="any"))
 ROWS = [{"prompt": "a", "completion": "b"}, {"prompt": "ü 🦊", "completion": 'line\nend "quoted", \u2028'}]
 FROM_DISK = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 
@@ -31,7 +33,7 @@ def write(path, content: bytes | str):
 
 
 def values(path) -> list[dict]:
-    return [row.values for row in read_file(path)]
+    return [row.values for row in read_file(path, STOP)]
 
 
 def as_csv(rows) -> str:
@@ -75,7 +77,7 @@ def test_parquet(tmp_path):
 
     rows = [{"messages": [{"role": "user", "content": "ü"}]}, {"messages": []}]
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
-    read = list(read_file(tmp_path / "a.parquet"))
+    read = list(read_file(tmp_path / "a.parquet", STOP))
     assert [row.values for row in read] == rows
     assert read[1].where == f"{tmp_path}/a.parquet, row 2"
     write(tmp_path / "b.parquet", b"PAR1 is how it begins, but no more")
@@ -122,7 +124,7 @@ def test_a_broken_gzip_file(tmp_path):
 
 
 def test_lines_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "MAX_LINE_BYTES", 1000)
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 1000)
     with pytest.raises(DataError, match="line 2: the line is longer than"):
         values(write(tmp_path / "a.jsonl.gz", '{"a": 1}\n{"a": "' + "x" * 5000 + '"}\n'))
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from quatrain.data import DataConfig
+from quatrain.data.bad_rows import BadRows
 from quatrain.data.sources import load_with_datasets, read_rows
 from quatrain.errors import ConfigError, DataError
 
@@ -16,7 +17,8 @@ def write_rows(path, *texts):
 
 
 def texts(path, **options) -> list[str]:
-    return [row.values["text"] for row in read_rows(DataConfig(path=str(path), **options))]
+    config = DataConfig(path=str(path), **options)
+    return [row.values["text"] for row in read_rows(config, BadRows(config))]
 
 
 def test_a_folder_is_read_in_the_order_of_names(tmp_path):
@@ -59,7 +61,8 @@ def test_a_hub_name_goes_to_datasets(monkeypatch):
     assert texts("org/name:test", max_rows=1) == ["1"]
     assert texts("name", split="train[:10]", subset="main") == ["1", "2"]
     assert asked == [("org/name", None, "train"), ("org/name", None, "test"), ("name", "main", "train[:10]")]
-    row = next(read_rows(DataConfig(path="org/name")))
+    config = DataConfig(path="org/name")
+    row = next(read_rows(config, BadRows(config)))
     assert row.where == "org/name (train), row 1"
     with pytest.raises(DataError, match="leave one out"):
         texts("org/name:test", split="train")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from quatrain.data.checks import check_choices, made
+from quatrain.data.checks import check_choices, check_text, check_whole, made
 from quatrain.errors import ConfigError
 
 FormatName = Literal[
@@ -53,6 +53,13 @@ class DataConfig:
     """A sample over ``max_length`` tokens is cut at its end, or left out. One that has no learned token left after the
     cut is left out in any case."""
 
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    """A row that can't be read or rendered ends the run, named by file, line, byte and reason; or it is left out and
+    counted."""
+
+    max_bad_rows: int = 100
+    """With ``on_bad_row: skip``: more bad rows than this end the run all the same."""
+
     paths: Literal["best", "all"] = "best"
     """Which conversations an OASST tree gives: ``best`` follows the best-ranked reply at every step (one conversation a
     tree, as QLoRA's Guanaco was trained), ``all`` takes every path from the root to a leaf."""
@@ -68,8 +75,10 @@ class DataConfig:
         if not isinstance(self.path, str) or not self.path.strip():
             raise ConfigError(f"`path` must name a file, a folder or a hub data set, got {self.path!r}.")
         check_choices(self, _CHOICES)
-        if self.max_rows is not None and (not isinstance(self.max_rows, int) or self.max_rows < 1):
-            raise ConfigError(f"`max_rows` must be a whole number of at least 1, or left out, got {self.max_rows!r}.")
+        check_whole(self, "max_rows", at_least=1, optional=True)
+        check_whole(self, "max_bad_rows", at_least=0)
+        for name in ("split", "subset"):
+            check_text(self, name)
         if self.fields is not None:
             _check_fields(self.fields)
 
@@ -85,6 +94,7 @@ _CHOICES = {
     "train_on": ("assistant", "all"),
     "chat": ("auto", "never"),
     "on_long": ("truncate", "drop"),
+    "on_bad_row": ("stop", "skip"),
     "paths": ("best", "all"),
 }
 

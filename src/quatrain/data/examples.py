@@ -33,13 +33,15 @@ class Text:
 Example = Conversation | Completion | Text
 
 
-def is_empty(example: Example) -> bool:
-    """Whether there is nothing in it to learn from: no text, no completion, no reply that says something."""
+def why_empty(example: Example) -> str | None:
+    """Why there is nothing in it to learn from, if there isn't."""
     match example:
         case Conversation(messages, learn_from):
             replies = [m for m in messages[learn_from:] if m["role"] == "assistant"]
-            return not any(m["content"].strip() or m.get("tool_calls") for m in replies)
+            if not replies:
+                return "no reply in it"
+            return None if any(m["content"].strip() or m.get("tool_calls") for m in replies) else "an empty reply"
         case Completion(_, completion):
-            return not completion.strip()
+            return None if completion.strip() else "an empty completion"
         case Text(text):
-            return not text.strip()
+            return None if text.strip() else "an empty text"

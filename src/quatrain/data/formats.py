@@ -7,18 +7,22 @@ columns as well, so that a file in which two schemas are mixed is named at the r
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
+from quatrain.data.bad_rows import BadRows
 from quatrain.data.config import DataConfig
 from quatrain.data.examples import Completion, Conversation, Example, Message, Text
 from quatrain.data.messages import read_messages, read_text
 from quatrain.data.oasst import read_flat_messages, read_tree
-from quatrain.data.readers import Row
-from quatrain.errors import DataError
+from quatrain.data.rows import Place, Row
+from quatrain.errors import DataError, RowError
 
-Located = tuple[str, Example]
+Located = tuple[Place, Example]
 """An example with the place that its row came from."""
+
+Read = Callable[[Iterator[Row], DataConfig, BadRows], Iterator[Located]]
 
 
 @dataclass(frozen=True)
@@ -27,29 +31,40 @@ class Format:
 
     name: str
     required: tuple[str, ...]
-    read: Callable[[Iterator[Row], DataConfig], Iterator[Located]]
+    read: Read
     recognize: Callable[[Mapping[str, Any]], bool] = lambda values: True
 
     def fits(self, values: Mapping[str, Any]) -> bool:
         return all(values.get(column) is not None for column in self.required) and self.recognize(values)
 
 
-def read_examples(rows: Iterator[Row], config: DataConfig) -> Iterator[Located]:
+def read_examples(rows: Iterator[Row], config: DataConfig, bad: BadRows) -> Iterator[Located]:
     """Yields ``(where, example)`` for every row, in the format that the config names or the first row shows.
 
     Raises:
-        DataError: there are no rows, the format isn't recognized, or a row doesn't read.
+        DataError: there are no rows, the format isn't recognized, or `bad` doesn't let a bad row pass.
     """
+    if config.fields is not None:
+        rows = _passing(rows, partial(_rename, fields=config.fields), bad)
     first = next(rows, None)
     if first is None:
-        raise DataError(f"{config.path} has no rows.")
-    rows = chain([first], rows)
-    if config.fields is not None:
-        rows = (_rename(row, config.fields) for row in rows)
-        first = _rename(first, config.fields)
+        left_out = f": all {bad.counts.total():,} are bad; the first: {bad.first[0]}" if bad.first else "."
+        raise DataError(f"{config.path} has no rows{left_out}")
     chosen = detect(first) if config.format == "auto" else FORMATS[config.format]
     how = "by its first row" if config.format == "auto" else "by `format`"
-    return chosen.read((_checked(row, chosen, how) for row in rows), config)
+    checked = _passing(chain([first], rows), partial(_checked, chosen=chosen, how=how), bad)
+    return chosen.read(checked, config, bad)
+
+
+def _passing(rows: Iterator[Row], change: Callable[[Row], Row], bad: BadRows) -> Iterator[Row]:
+    """The rows that `change` doesn't refuse, changed."""
+    for row in rows:
+        try:
+            changed = change(row)
+        except RowError as error:
+            bad.meet(error)
+            continue
+        yield changed
 
 
 def detect(row: Row) -> Format:
@@ -71,23 +86,38 @@ def detect(row: Row) -> Format:
 def _rename(row: Row, fields: Mapping[str, str]) -> Row:
     missing = [theirs for theirs in fields.values() if theirs not in row.values]
     if missing:
-        raise DataError(f"{row.where}: `fields` names the columns {missing}, the row has {list(row.values)}.")
+        reason = f"`fields` names the columns {missing}, the row has {list(row.values)}."
+        raise RowError(row.where, _OTHER_SCHEMA, reason)
     return Row(row.where, {ours: row.values[theirs] for ours, theirs in fields.items()})
 
 
 def _checked(row: Row, chosen: Format, how: str) -> Row:
     missing = [column for column in chosen.required if column not in row.values]
     if missing:
-        raise DataError(
-            f"{row.where}: the column {missing[0]!r} is missing: the data was taken as {chosen.name} ({how}), which "
+        reason = (
+            f"the column {missing[0]!r} is missing: the data was taken as {chosen.name} ({how}), which "
             f"needs {', '.join(chosen.required)}; this row has {list(row.values)}. One file must hold one format."
         )
+        raise RowError(row.where, _OTHER_SCHEMA, reason)
     return row
 
 
-def _each(read: Callable[[Row], Example]) -> Callable[[Iterator[Row], DataConfig], Iterator[Located]]:
+_OTHER_SCHEMA = "of another schema"
+
+
+def _each(read: Callable[[Row], Example]) -> Read:
     """A reader for formats in which a row is an example."""
-    return lambda rows, config: ((row.where, read(row)) for row in rows)
+
+    def read_all(rows: Iterator[Row], config: DataConfig, bad: BadRows) -> Iterator[Located]:
+        for row in rows:
+            try:
+                example = read(row)
+            except RowError as error:
+                bad.meet(error)
+                continue
+            yield row.where, example
+
+    return read_all
 
 
 def _read_chat(column: str) -> Callable[[Row], Conversation]:
@@ -117,10 +147,11 @@ def _read_alpaca(row: Row) -> Conversation:
     return Conversation((*_system_turn(row), *messages))
 
 
-def _history(value: Any, where: str) -> list[tuple[str, str]]:
+def _history(value: Any, where: Place) -> list[tuple[str, str]]:
     rounds = [] if value is None or value == "" else value
     if not isinstance(rounds, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in rounds):
-        raise DataError(f"{where}: `history` must be a list of [question, answer] pairs, got {type(value).__name__}.")
+        reason = f"`history` must be a list of [question, answer] pairs, got {type(value).__name__}."
+        raise RowError(where, "a malformed conversation", reason)
     return [(read_text(question, where), read_text(answer, where)) for question, answer in rounds]
 
 
@@ -133,7 +164,7 @@ def _read_prompt_completion(row: Row) -> Completion | Conversation:
     return Conversation((*before, *after), learn_from=len(before))
 
 
-def _as_turns(value: Any, role: str, where: str) -> tuple[Message, ...]:
+def _as_turns(value: Any, role: str, where: Place) -> tuple[Message, ...]:
     if isinstance(value, list):
         return read_messages(value, where)
     return ({"role": role, "content": read_text(value, where)},)
@@ -143,14 +174,19 @@ def _read_text(row: Row) -> Text:
     return Text(read_text(row.values["text"], row.where))
 
 
-def _read_trees(rows: Iterator[Row], config: DataConfig) -> Iterator[Located]:
+def _read_trees(rows: Iterator[Row], config: DataConfig, bad: BadRows) -> Iterator[Located]:
     for row in rows:
-        for messages in read_tree(row.values["prompt"], row.where, config.paths):
+        try:
+            conversations = list(read_tree(row.values["prompt"], row.where, config.paths))
+        except RowError as error:
+            bad.meet(error)
+            continue
+        for messages in conversations:
             yield row.where, Conversation(messages)
 
 
-def _read_flat(rows: Iterator[Row], config: DataConfig) -> Iterator[Located]:
-    for where, messages in read_flat_messages(rows, config.paths):
+def _read_flat(rows: Iterator[Row], config: DataConfig, bad: BadRows) -> Iterator[Located]:
+    for where, messages in read_flat_messages(rows, config.paths, bad):
         yield where, Conversation(messages)
 
 

@@ -8,21 +8,24 @@ points at its parent, anywhere in the file; some exports nest replies as well). 
 from collections.abc import Iterator
 from typing import Any
 
+from quatrain.data.bad_rows import BadRows
 from quatrain.data.examples import Message
 from quatrain.data.messages import ROLES, read_text
-from quatrain.data.readers import Row
-from quatrain.errors import DataError
+from quatrain.data.rows import Place, Row
+from quatrain.errors import RowError
 
 Node = dict[str, Any]
 
+_MALFORMED = "a malformed tree"
 
-def read_tree(root: Any, where: str, paths: str) -> Iterator[tuple[Message, ...]]:
+
+def read_tree(root: Any, where: Place, paths: str) -> Iterator[tuple[Message, ...]]:
     """Yields the conversations of one tree: the best-ranked path (``"best"``) or all root-to-leaf paths (``"all"``).
 
     A path that ends with a question is shortened to its last answer; what is equal after that is given once.
 
     Raises:
-        DataError: the tree isn't one.
+        RowError: the tree isn't one.
     """
     seen = set()
     for path in _paths(root, where, best_only=paths == "best"):
@@ -34,7 +37,7 @@ def read_tree(root: Any, where: str, paths: str) -> Iterator[tuple[Message, ...]
             yield tuple({"role": _role(node, where), "content": read_text(node["text"], where)} for node in path)
 
 
-def _paths(root: Any, where: str, best_only: bool) -> Iterator[list[Node]]:
+def _paths(root: Any, where: Place, best_only: bool) -> Iterator[list[Node]]:
     """Walks with a stack of its own, because a tree from a file may be deeper than Python's."""
     stack = [[_node(root, where)]]
     while stack:
@@ -46,37 +49,36 @@ def _paths(root: Any, where: str, best_only: bool) -> Iterator[list[Node]]:
             stack.append([*path, reply])
 
 
-def _replies(node: Node, where: str) -> list[Node]:
+def _replies(node: Node, where: Place) -> list[Node]:
     """The replies that weren't deleted, best first; those without a rank come last, in the file's order."""
     replies = [_node(reply, where) for reply in node.get("replies") or []]
     kept = [reply for reply in replies if not reply.get("deleted")]
     return sorted(kept, key=lambda reply: reply["rank"] if isinstance(reply.get("rank"), int) else len(kept))
 
 
-def _node(value: Any, where: str) -> Node:
+def _node(value: Any, where: Place) -> Node:
     if not isinstance(value, dict) or "role" not in value or "text" not in value:
-        raise DataError(f"{where}: a message of an OASST tree needs `role` and `text`.")
+        raise RowError(where, _MALFORMED, "a message of an OASST tree needs `role` and `text`.")
     if not isinstance(value.get("replies") or [], list):
-        raise DataError(f"{where}: `replies` of an OASST message must be a list.")
+        raise RowError(where, _MALFORMED, "`replies` of an OASST message must be a list.")
     return value
 
 
-def _role(node: Node, where: str) -> str:
+def _role(node: Node, where: Place) -> str:
     role = ROLES.get(node["role"]) if isinstance(node["role"], str) else None
     if role is None:
-        raise DataError(f"{where}: the role {node['role']!r} isn't known in an OASST message.")
+        raise RowError(where, "an unknown role", f"the role {node['role']!r} isn't known in an OASST message.")
     return role
 
 
-def read_flat_messages(rows: Iterator[Row], paths: str) -> Iterator[tuple[str, tuple[Message, ...]]]:
+def read_flat_messages(rows: Iterator[Row], paths: str, bad: BadRows) -> Iterator[tuple[Place, tuple[Message, ...]]]:
     """Joins messages to trees by ``parent_id`` and yields ``(where, conversation)`` for each tree's paths.
 
     All rows are read before the first conversation is given, as a reply may stand before what it replies to.
-
-    Raises:
-        DataError: an id is missing or occurs twice, a parent isn't in the data, or replies lead in a circle.
+    `bad` is told of an id that is missing or occurs twice, of a parent that isn't in the data, and of replies that lead
+    in a circle.
     """
-    nodes = _collect(rows)
+    nodes = _collect(rows, bad)
     roots = []
     for where, node in nodes.values():
         parent = node.get("parent_id")
@@ -85,35 +87,54 @@ def read_flat_messages(rows: Iterator[Row], paths: str) -> Iterator[tuple[str, t
         elif isinstance(parent, str) and parent in nodes:
             nodes[parent][1]["replies"].append(node)
         else:
-            raise DataError(f"{where}: its parent {parent!r} isn't in the data; OASST messages come as whole trees.")
-    _check_reached(nodes, [root for _, root in roots])
+            reason = f"its parent {parent!r} isn't in the data; OASST messages come as whole trees."
+            bad.meet(RowError(where, "without its parent", reason))
+    _check_reached(nodes, [root for _, root in roots], bad)
     for where, root in roots:
-        for messages in read_tree(root, where, paths):
+        try:
+            conversations = list(read_tree(root, where, paths))
+        except RowError as error:
+            bad.meet(error)
+            continue
+        for messages in conversations:
             yield where, messages
 
 
-def _collect(rows: Iterator[Row]) -> dict[str, tuple[str, Node]]:
+def _collect(rows: Iterator[Row], bad: BadRows) -> dict[str, tuple[Place, Node]]:
     """Messages by their ids, each with a list of replies of its own."""
-    nodes: dict[str, tuple[str, Node]] = {}
+    nodes: dict[str, tuple[Place, Node]] = {}
     for row in rows:
-        node = dict(_node(row.values, row.where))
+        try:
+            node = dict(_node(row.values, row.where))
+            name = node["message_id"]
+            if not isinstance(name, str):
+                raise RowError(row.where, _MALFORMED, f"`message_id` must be a string, got {name!r}.")
+            if name in nodes:
+                raise RowError(row.where, "an id that occurs twice", f"the message_id {name!r} occurs a second time.")
+        except RowError as error:
+            bad.meet(error)
+            continue
         node["replies"] = list(node.get("replies") or [])
-        name = node["message_id"]
-        if not isinstance(name, str):
-            raise DataError(f"{row.where}: `message_id` must be a string, got {name!r}.")
-        if name in nodes:
-            raise DataError(f"{row.where}: the message_id {name!r} occurs a second time.")
         nodes[name] = (row.where, node)
     return nodes
 
 
-def _check_reached(nodes: dict[str, tuple[str, Node]], roots: list[Node]) -> None:
-    """Every message hangs below a root; what doesn't is its own ancestor, and would be lost without a word."""
-    reached, stack = set(), list(roots)
+def _check_reached(nodes: dict[str, tuple[Place, Node]], roots: list[Node], bad: BadRows) -> None:
+    """Every message hangs below a root, or below one that is bad; what doesn't is its own ancestor."""
+    reached = _below(roots)
+    parents = [(node.get("parent_id"), node) for _, node in nodes.values()]
+    reached |= _below([node for name, node in parents if not isinstance(name, str) or name not in nodes])
+    for where, node in nodes.values():
+        if id(node) not in reached:
+            reason = f"its replies lead in a circle (message_id {node['message_id']!r})."
+            bad.meet(RowError(where, "replies in a circle", reason))
+
+
+def _below(nodes: list[Node]) -> set[int]:
+    """The identities of these messages and of all replies under them."""
+    reached, stack = set(), list(nodes)
     while stack:
         node = stack.pop()
         reached.add(id(node))
         stack += [reply for reply in node.get("replies") or [] if isinstance(reply, dict)]
-    for where, node in nodes.values():
-        if id(node) not in reached:
-            raise DataError(f"{where}: its replies lead in a circle (message_id {node['message_id']!r}).")
+    return reached

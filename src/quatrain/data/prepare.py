@@ -5,15 +5,18 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from quatrain.data.bad_rows import BadRows
 from quatrain.data.config import DataConfig
-from quatrain.data.examples import Completion, Example, is_empty
+from quatrain.data.examples import Completion, Example, why_empty
+from quatrain.data.findings import Findings
 from quatrain.data.formats import Located, read_examples
 from quatrain.data.packing import packed_epoch
-from quatrain.data.render import Rendered, Renderer
+from quatrain.data.render import REFUSED, Rendered, Renderer
+from quatrain.data.rows import Place
 from quatrain.data.samples import Sample, Samples
 from quatrain.data.sources import read_rows
 from quatrain.data.summary import DataSummary, percentiles, segments
-from quatrain.errors import ConfigError, DataError
+from quatrain.errors import ConfigError, DataError, RowError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,41 +61,73 @@ def prepare(
     if max_length < 2:
         raise ConfigError(f"`max_length` must be at least 2, one token to see and one to predict, got {max_length}.")
     renderer = Renderer(tokenizer, train_on=config.train_on, chat=config.chat)
-    summary, kept, lengths = DataSummary(), list[Sample](), list[int]()
-    located = load_examples(config)
+    summary, kept, lengths, bad = DataSummary(), list[Sample](), list[int](), BadRows(config)
+    findings = Findings(tokenizer)
+    located = load_examples(config, bad)
     while batch := list(islice(located, BATCH)):
-        filled = [item for item in batch if not is_empty(item[1])]
-        samples = renderer.encode([_render(renderer, where, example) for where, example in filled])
+        filled = _filled(batch, summary)
+        rendered, examples = _rendered(renderer, filled, bad)
+        samples = renderer.encode(rendered)
         if summary.rows == 0:
-            summary.notes += _notes(renderer, [example for _, example in filled], samples)
+            summary.notes += _notes(renderer, examples, samples)
         summary.rows += len(batch)
-        summary.dropped.update(["nothing in it to learn"] * (len(batch) - len(filled)))
+        findings.look(examples, rendered, samples, max_length)
         lengths += [len(sample) for sample in samples]
         kept += _fit(samples, summary, max_length=max_length, on_long=config.on_long, vocabulary=vocabulary)
         if progress is not None:
             progress(summary.rows, 0)
     if progress is not None:
         progress(summary.rows, summary.rows)
+    summary.bad, summary.bad_first, summary.found = bad.counts, bad.first, findings.counts
     if not kept:
-        reasons = "; ".join(f"{count:,} rows: {reason}" for reason, count in summary.dropped.most_common())
-        raise DataError(f"{config.path}: no sample is left to train on ({reasons}).")
+        raise DataError(f"{config.path}: no sample is left to train on ({_reasons(summary)}).")
     return _summarized(Samples(kept), summary, lengths, tokenizer, max_length)
 
 
-def load_examples(config: DataConfig) -> Iterator[Located]:
+def _reasons(summary: DataSummary) -> str:
+    """Why rows were left out, and the first bad one."""
+    reasons = [f"{count:,} rows: {reason}" for reason, count in (summary.dropped + summary.bad).most_common()]
+    return "; ".join([*reasons, *summary.bad_first[:1]])
+
+
+def _filled(batch: list[Located], summary: DataSummary) -> list[Located]:
+    """Those in which there is something to learn; the others are counted."""
+    reasons = [why_empty(example) for _, example in batch]
+    summary.dropped.update(reason for reason in reasons if reason)
+    return [located for located, reason in zip(batch, reasons, strict=True) if reason is None]
+
+
+def _rendered(renderer: Renderer, located: list[Located], bad: BadRows) -> tuple[list[Rendered], list[Example]]:
+    """Texts, and the examples that they were made from; what the template refuses is a bad row."""
+    rendered, examples = [], []
+    for where, example in located:
+        try:
+            rendered.append(_render(renderer, where, example))
+            examples.append(example)
+        except RowError as error:
+            bad.meet(error)
+    return rendered, examples
+
+
+def load_examples(config: DataConfig, bad: BadRows | None = None) -> Iterator[Located]:
     """Yields ``(where, example)`` of a data set, before any tokenizer: what evaluation takes its questions from.
 
+    Args:
+        config: The data set.
+        bad: Where bad rows are counted, if the caller wants to know.
+
     Raises:
-        DataError: the data can't be read; the message names file, line and reason.
+        DataError: the data can't be read; the message names file, line, byte and reason.
     """
-    return read_examples(read_rows(config), config)
+    bad = bad or BadRows(config)
+    return read_examples(read_rows(config, bad), config, bad)
 
 
-def _render(renderer: Renderer, where: str, example: Example) -> Rendered:
+def _render(renderer: Renderer, where: Place, example: Example) -> Rendered:
     try:
         return renderer.render(example)
     except DataError as error:
-        raise DataError(f"{where}: {error}") from error
+        raise RowError(where, REFUSED, str(error)) from error
 
 
 def _fit(

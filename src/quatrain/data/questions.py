@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from quatrain.data.bad_rows import BadRows
 from quatrain.data.config import DataConfig
 from quatrain.data.examples import Completion, Conversation, Example
 from quatrain.data.prepare import load_examples
-from quatrain.data.render import Renderer
-from quatrain.errors import DataError
+from quatrain.data.render import REFUSED, Renderer
+from quatrain.data.rows import Place
+from quatrain.errors import DataError, RowError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,22 +26,42 @@ class Question:
     reference: str
 
 
-def read_questions(config: DataConfig, tokenizer: "PreTrainedTokenizerBase") -> list[Question]:
+def read_questions(
+    config: DataConfig, tokenizer: "PreTrainedTokenizerBase", bad: BadRows | None = None
+) -> list[Question]:
     """One question for each row: all that stands before its last reply or completion, which is the reference.
 
     Raises:
-        DataError: the data can't be read or rendered, or a row has no reply; the message names the row.
+        DataError: the data can't be read or rendered, or a row has no reply; the message names the row. With
+            ``on_bad_row: skip`` such rows are left out and counted in `bad`; that nothing is left is an error.
     """
-    renderer = Renderer(tokenizer, chat=config.chat)
-    return [_question(renderer, where, example) for where, example in load_examples(config)]
+    renderer, bad = Renderer(tokenizer, chat=config.chat), bad or BadRows(config)
+    questions = []
+    for where, example in load_examples(config, bad):
+        try:
+            questions.append(_question(renderer, where, example))
+        except RowError as error:
+            bad.meet(error)
+    if not questions:
+        reason = f"the first bad row: {bad.first[0]}" if bad.first else "its rows hold no conversation"
+        raise DataError(f"{config.path}: no question is left; {reason}")
+    return questions
 
 
-def _question(renderer: Renderer, where: str, example: Example) -> Question:
+def _question(renderer: Renderer, where: Place, example: Example) -> Question:
     match example:
         case Completion(prompt, completion):
-            return Question(renderer.prompt_ids(example), prompt, completion)
+            return Question(_prompt(renderer, where, example), prompt, completion)
         case Conversation(messages) if messages and messages[-1]["role"] == "assistant" and len(messages) > 1:
             last_only = Conversation(messages, learn_from=len(messages) - 1)
-            return Question(renderer.prompt_ids(last_only), messages[-2]["content"], messages[-1]["content"])
+            return Question(_prompt(renderer, where, last_only), messages[-2]["content"], messages[-1]["content"])
         case _:
-            raise DataError(f"{where}: a question needs a prompt and a reply that ends the row; plain text has none.")
+            reason = "a question needs a prompt and a reply that ends the row; plain text has none."
+            raise RowError(where, "no question with a reply", reason)
+
+
+def _prompt(renderer: Renderer, where: Place, example: Example) -> list[int]:
+    try:
+        return renderer.prompt_ids(example)
+    except DataError as error:
+        raise RowError(where, REFUSED, str(error)) from error

@@ -1,42 +1,36 @@
 """Rows out of one local file: JSON lines, a JSON array, CSV, Parquet; text files also gzipped.
 
 Each reader yields :class:`Row`, which carries the place that it came from, so that whatever is wrong with a row later
-(its JSON, its columns, its roles) is reported as *file, line, reason*. Text is read as bytes, line by line with a
-bound on the line's length, and decoded line by line: a broken byte is then named with its line, and a file without
-line ends (a binary, a gzip bomb) can't fill the memory. pandas or pyarrow's JSON reader would be shorter here, but
-they infer types over many rows at once and can't say which line was bad.
+(its JSON, its columns, its roles) is reported as *file, line, byte, reason*. What is wrong with one row goes to
+:class:`BadRows`, which may let the reader go on; what is wrong with the file ends it. pandas or pyarrow's JSON reader
+would be shorter here, but they infer types over many rows at once and can't say which line was bad.
 """
 
 import csv
-import gzip
-import json
-import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
-from quatrain.errors import DataError
+from quatrain.data.bad_rows import BadRows
+from quatrain.data.json_rows import read_json, read_jsonl
+from quatrain.data.lines import FREE_EXPANSION, MAX_EXPANSION, MAX_LINE_BYTES, Lines, opened
+from quatrain.data.rows import Place, Row
+from quatrain.errors import DataError, RowError
 
-MAX_LINE_BYTES = 64 * 2**20
-"""Longest line (and CSV field) that is read. The longest training sample in sight is some megabytes of text."""
+PARQUET_BATCH = 64
+"""Rows that are unpacked at once, or fewer where they may be large."""
+PARQUET_BATCH_BYTES = 512 * 2**20
+"""A value can't be larger than the stored part of a column that it stands in, but it may occur in all rows of a batch:
+so many bytes at most are taken by a column of a batch."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row as it was read: ``where`` is "file, line 3" for error messages, ``values`` maps columns to values."""
-
-    where: str
-    values: dict[str, Any]
-
-
-def read_file(path: Path) -> Iterator[Row]:
+def read_file(path: Path, bad: BadRows) -> Iterator[Row]:
     """Yields a file's rows; its name's ending decides how.
 
     Raises:
-        DataError: the file can't be read, or a row of it can't; the message names file, line and reason.
+        DataError: the file can't be read, or `bad` doesn't let a bad row pass; the message names the place and reason.
     """
-    return READERS[suffix(path)](path)
+    return READERS[suffix(path)](path, bad)
 
 
 def suffix(path: Path) -> str:
@@ -50,136 +44,104 @@ def is_readable(path: Path) -> bool:
     return suffix(path) in READERS and not (suffix(path) == ".parquet" and path.name.lower().endswith(".gz"))
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines without their line ends (LF or CRLF), decoded; a byte-order mark at the start is dropped."""
-    try:
-        with _open(path) as file:
-            number = 0
-            while raw := file.readline(MAX_LINE_BYTES + 1):
-                number += 1
-                yield number, _decode(raw, path, number)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} can't be read: {error}.") from error
+def _read_csv(path: Path, bad: BadRows) -> Iterator[Row]:
+    """The first line names the columns. A quoted field may hold line ends; a row is named by its first line."""
+    with opened(path) as file:
+        records = _Records(Lines(file, path))
+        header = next(records, None)
+        if header is None:
+            return
+        if len(set(header)) != len(header):
+            place = records.place
+            raise DataError(f"{place}: a column name occurs twice: {header}. The first line must name the columns.")
+        while True:
+            try:
+                record = next(records, None)
+                if record is None:
+                    return
+                if len(record) != len(header):
+                    reason = f"{len(record)} fields, but the first line names {len(header)} columns."
+                    raise RowError(records.place, "another number of fields", reason)
+            except RowError as error:
+                bad.meet(error)
+                continue
+            yield Row(records.place, dict(zip(header, record, strict=True)))
 
 
-def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path, "rb")) if path.name.lower().endswith(".gz") else path.open("rb")
+class _Records:
+    """An iterator over the records of a CSV file that aren't blank, which goes on after a bad one."""
 
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+        self._reader = csv.reader(self, strict=True)
+        self._feeding = False
+        self.place = lines.upcoming
+        """Where the record begins that was asked for last."""
 
-def _decode(raw: bytes, path: Path, number: int) -> str:
-    if len(raw) > MAX_LINE_BYTES:
-        raise DataError(f"{path}, line {number}: the line is longer than {MAX_LINE_BYTES >> 20} MiB; is it text?")
-    try:
-        line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}, line {number}: byte {raw[error.start]:#04x} at column {error.start + 1} isn't UTF-8 "
-            f"({error.reason}). Save the file as UTF-8."
-        ) from error
-    return line.removesuffix("\n").removesuffix("\r")
+    def __iter__(self) -> "_Records":
+        return self
 
+    def __next__(self) -> Any:
+        """A line when the csv module asks for one, and a record when we do."""
+        if self._feeding:
+            return self._line()
+        record: list[str] = []
+        while not record:
+            record = self._record()
+        return record
 
-def _read_jsonl(path: Path) -> Iterator[Row]:
-    for number, line in _lines(path):
-        if line.strip():
-            where = f"{path}, line {number}"
-            yield Row(where, _as_object(_parse(line, where), where))
+    def _line(self) -> str:
+        line = next(self._lines)
+        assert self._lines.upcoming.byte is not None and self.place.byte is not None
+        if self._lines.upcoming.byte - self.place.byte > MAX_LINE_BYTES:
+            reason = f"the row is longer than {MAX_LINE_BYTES >> 20} MiB; is a quote missing?"
+            raise RowError(self.place, "lines that are too long", reason)
+        return line + "\n"
 
-
-def _read_json(path: Path) -> Iterator[Row]:
-    """A ``.json`` file is an array when its first character says so, and lines of objects otherwise."""
-    first = next((line.lstrip() for _, line in _lines(path) if line.strip()), "")
-    return _read_array(path) if first.startswith("[") else _read_jsonl(path)
-
-
-def _read_array(path: Path) -> Iterator[Row]:
-    """Walks over the array's elements one at a time, so that a bad one is named by its line."""
-    text = "\n".join(line for _, line in _lines(path))
-    decoder = json.JSONDecoder()
-    position = _skip_space(text, text.index("[") + 1)
-    line, counted = 1, 0
-    while text[position : position + 1] != "]":
-        line, counted = line + text.count("\n", counted, position), position
-        where = f"{path}, line {line}"
+    def _record(self) -> list[str]:
+        # The module's limit on a field's size is process-wide and small (128 KiB); it is raised only while we read.
+        before = csv.field_size_limit(MAX_LINE_BYTES)
+        self.place, self._feeding = self._lines.upcoming, True
         try:
-            value, position = decoder.raw_decode(text, position)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: not valid JSON: {error}.") from error
-        yield Row(where, _as_object(value, where))
-        position = _skip_space(text, position)
-        if text[position : position + 1] == ",":
-            position = _skip_space(text, position + 1)
-        elif text[position : position + 1] != "]":
-            raise DataError(f"{where}: after this element, ',' or ']' must follow in the array.")
-    if text[position + 1 :].strip():
-        raise DataError(f"{path}: something follows after the array's end; one file holds one array.")
+            return next(self._reader)
+        except csv.Error as error:
+            raise RowError(self.place, "not CSV", f"not valid CSV: {error}.") from error
+        finally:
+            csv.field_size_limit(before)
+            self._feeding = False
 
 
-def _skip_space(text: str, position: int) -> int:
-    while text[position : position + 1] in (" ", "\n", "\r", "\t"):
-        position += 1
-    return position
-
-
-def _parse(line: str, where: str) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not valid JSON: {error}.") from error
-
-
-def _as_object(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: a row must be a JSON object with named columns, got {type(value).__name__}.")
-    return value
-
-
-def _read_csv(path: Path) -> Iterator[Row]:
-    """The first line names the columns. A quoted field may hold line ends; the line named is the row's last."""
-    reader = csv.reader((line + "\n" for _, line in _lines(path)), strict=True)
-    header = _next_record(reader, path)
-    if header is None:
-        return
-    if len(set(header)) != len(header):
-        raise DataError(f"{path}, line 1: a column name occurs twice: {header}. The first line must name the columns.")
-    while (record := _next_record(reader, path)) is not None:
-        where = f"{path}, line {reader.line_num}"
-        if not record:
-            continue
-        if len(record) != len(header):
-            raise DataError(f"{where}: {len(record)} fields, but the first line names {len(header)} columns.")
-        yield Row(where, dict(zip(header, record, strict=True)))
-
-
-def _next_record(reader: Any, path: Path) -> list[str] | None:
-    # The module's limit on a field's size is process-wide and small (128 KiB); it is raised only while we read.
-    before = csv.field_size_limit(MAX_LINE_BYTES)
-    try:
-        return next(reader, None)
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: not valid CSV: {error}.") from error
-    finally:
-        csv.field_size_limit(before)
-
-
-def _read_parquet(path: Path) -> Iterator[Row]:
+def _read_parquet(path: Path, bad: BadRows) -> Iterator[Row]:
+    """Parquet has no bad rows: a file reads as a whole, or it is damaged."""
     import pyarrow
     from pyarrow import parquet
 
     number = 0
     try:
         with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1024):
+            for batch in file.iter_batches(batch_size=_rows_at_once(path, file.metadata)):
                 for values in batch.to_pylist():
                     number += 1
-                    yield Row(f"{path}, row {number}", values)
+                    yield Row(Place(str(path), number, unit="row"), values)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} can't be read as Parquet after row {number}: {error}.") from error
 
 
-READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
-    ".jsonl": _read_jsonl,
-    ".json": _read_json,
+def _rows_at_once(path: Path, metadata: Any) -> int:
+    """From what a file says of the size of its columns. Raises DataError where that is out of all proportion."""
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    sizes = [group.column(c).total_uncompressed_size for group in groups for c in range(group.num_columns)]
+    if sum(sizes) > path.stat().st_size * MAX_EXPANSION + FREE_EXPANSION:
+        raise DataError(
+            f"{path} unpacks to {sum(sizes) >> 20:,} MiB, over {MAX_EXPANSION} times its size, which text doesn't. "
+            "If that is meant, store it without compression."
+        )
+    return max(1, min(PARQUET_BATCH, PARQUET_BATCH_BYTES // max([1, *sizes])))
+
+
+READERS: dict[str, Callable[[Path, BadRows], Iterator[Row]]] = {
+    ".jsonl": read_jsonl,
+    ".json": read_json,
     ".csv": _read_csv,
     ".parquet": _read_parquet,
 }

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+REFUSED = "refused by the chat template"
+"""What rows are counted under that can't be rendered."""
+
+
 def render_prompt(messages: Sequence[Message], tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """Token ids of a conversation, up to where the assistant is to reply: what chat, generation and evaluation send.
 
@@ -47,6 +51,8 @@ class Rendered:
     append_eos: bool
     special_tokens: bool = False
     """Whether the tokenizer adds its own (a beginning of sequence); chat templates write theirs into the text."""
+    unended: int = 0
+    """Replies that no end token follows, neither the template's nor the one that is appended."""
 
 
 class Renderer:
@@ -141,7 +147,8 @@ class Renderer:
         ends_open = bool(replies) and messages[-1]["role"] == "assistant" and not replies[-1].closed
         if ends_open:
             spans[-1] = (spans[-1][0], len(text))
-        return Rendered(text, spans, append_eos=ends_open)
+        unended = sum(not reply.closed for reply in replies) - ends_open
+        return Rendered(text, spans, append_eos=ends_open, unended=unended)
 
     def _sample(self, rendered: Rendered, ids: list[int], offsets: list[tuple[int, int]]) -> Sample:
         input_ids = np.array(ids, dtype=np.int32)

@@ -34,6 +34,12 @@ class DataSummary:
     """Samples that were cut at ``max_length``."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Reason → how many rows were left out for it."""
+    bad: Counter[str] = field(default_factory=Counter)
+    """What is wrong → how many rows couldn't be read or rendered; they aren't among ``rows``."""
+    bad_first: list[str] = field(default_factory=list)
+    """The first few bad rows, with place and reason."""
+    found: Counter[str] = field(default_factory=Counter)
+    """What is odd about a row that is trained on → how many there are."""
     lengths: dict[int, int] = field(default_factory=dict)
     """Percentile → tokens of a sample before cutting."""
     packing_fill: float = 0.0
@@ -52,6 +58,9 @@ class DataSummary:
         ]
         lines += [f"cut at max_length: {self.cut:,}"] if self.cut else []
         lines += [f"left out: {count:,} ({reason})" for reason, count in self.dropped.most_common()]
+        lines += [f"bad rows, left out: {count:,} ({kind})" for kind, count in self.bad.most_common()]
+        lines += [f"bad: {row}" for row in self.bad_first]
+        lines += [f"odd: {count:,} ({finding})" for finding, count in self.found.most_common()]
         lines += [f"note: {note}" for note in self.notes]
         shown = "".join(f"⟦{text}⟧" if learned else text for text, learned in self.example)
         return "\n".join([*lines, "one sample, learned parts in ⟦⟧:", shown])

@@ -1,11 +1,11 @@
 """A tokenizer's chat template as a function from messages to text, with what must be known about it.
 
-Templates are programs from model repositories. They are only ever run by transformers' sandbox (through
-``apply_chat_template``), and what one does is found out by running it on marker contents and looking where the
-markers went. Matching patterns in its source would be the alternative; it breaks with the next model family.
+Templates are programs from model repositories. They are only ever run within bounds (:mod:`sandbox`), and what one does
+is found out by running it on marker contents and looking where the markers went. Matching patterns in its source would
+be the alternative; it breaks with the next model family.
 
-Two things are learned so: whether the template takes a system turn (Gemma's raises, others ignore it), and which
-special token ends a reply.
+So are learned: whether it renders a question and its answer at all, and as ``apply_chat_template`` does; which roles it
+takes (Gemma's raises on a system turn, others leave tools out in silence); and which special token ends a reply.
 """
 
 import re
@@ -16,11 +16,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from quatrain.data.examples import Message
-from quatrain.data.time_limit import time_limit
 from quatrain.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from quatrain.data.sandbox import BoundedTemplate
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
@@ -34,27 +35,28 @@ PLAIN_TEMPLATE = (
 _GENERATION_MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
-PATIENCE_S = 10.0
-"""Computing time for one conversation. Real templates take a ten-thousandth."""
-
-
-@contextmanager
-def _named_errors(messages: Sequence[Message]) -> Iterator[None]:
-    """A template is a stranger's program: besides refusing a conversation it may fail in any way, or never end."""
-    from jinja2 import TemplateError
-
-    failures = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
-    try:
-        with time_limit(PATIENCE_S):
-            yield
-    except (TemplateError, TimeoutError, *failures) as error:
-        roles = ", ".join(message["role"] for message in messages)
-        raise DataError(f"the chat template refuses the conversation ({roles}): {error}.") from error
-
-
 def marker(number: int) -> str:
     """A content that no text holds (characters for private use), which survives trimming."""
     return f"\ue0a7{number}\ue0a8"
+
+
+_ROLES_SHOWN = 12
+_MOST_SAID = 300
+
+
+def _probes(role: str) -> list[list[Message]]:
+    """Conversations in which a turn of this role may stand; its content is a marker."""
+    turn = {"role": role, "content": marker(0)}
+    user = {"role": "user", "content": marker(1)}
+    if role == "system":
+        return [[turn, user]]
+    calls = [
+        {"id": "call00000", "type": "function", "function": {"name": "f", "arguments": arguments}}
+        for arguments in ({"x": 1}, '{"x": 1}')  # families differ in which of the two they take
+    ]
+    asked = [{"role": "assistant", "content": "", "tool_calls": [call]} for call in calls]
+    answered = turn | {"tool_call_id": "call00000", "name": "f"}
+    return [[user, call, answered] for call in asked] + [[user, {"role": "assistant", "content": marker(2)}, turn]]
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,37 @@ class ChatTemplate:
     """Renders conversations with the tokenizer's template, or with :data:`PLAIN_TEMPLATE` when it has none."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        """Raises DataError where the template doesn't render a question and its answer."""
         self._tokenizer = tokenizer
         self.is_plain = not tokenizer.chat_template
-        self._source = self._plain_source() if self.is_plain else tokenizer.get_chat_template()
+        self._source = self._plain_source() if self.is_plain else self._chosen_source()
+        self._try()
+
+    def _chosen_source(self) -> str:
+        """The template, or of several with names the one called default."""
+        try:
+            source = self._tokenizer.get_chat_template()
+        except ValueError as error:
+            raise DataError(f"the tokenizer has several chat templates and none is called default: {error}") from error
+        if not isinstance(source, str):
+            raise DataError(f"the tokenizer's chat template must be a text, got {type(source).__name__}.")
+        return source
+
+    def _try(self) -> None:
+        """Render a question with its answer: a template that can't is named at once, not with the first row."""
+        probe = [{"role": "user", "content": marker(0)}, {"role": "assistant", "content": marker(1)}]
+        try:
+            text = self.render(probe)
+        except DataError as error:
+            raise DataError(f"the tokenizer's chat template can't render a question and its answer: {error}") from error
+        missing = [message["role"] for message in probe if message["content"] not in text]
+        if missing:
+            raise DataError(
+                f"the tokenizer's chat template leaves out what the {missing[0]} says. Use a template that writes "
+                "every turn's `content`."
+            )
+        if text != self._tokenizer.apply_chat_template(probe, chat_template=self._source, tokenize=False):
+            raise DataError("the tokenizer's chat template doesn't render the same text twice. Use one that does.")
 
     def _plain_source(self) -> str:
         """Begins with the beginning-of-sequence token if the tokenizer puts one before ordinary text."""
@@ -88,51 +118,71 @@ class ChatTemplate:
         """The conversation's text; with ``reply_next`` it ends where the assistant is to begin.
 
         Raises:
-            DataError: the template refuses the conversation (roles that don't alternate, say).
+            DataError: the template refuses the conversation (roles that don't alternate, say), fails, or doesn't end.
         """
-        with _named_errors(messages):
-            text = self._tokenizer.apply_chat_template(
-                list(messages), chat_template=self._source, add_generation_prompt=reply_next, tokenize=False
-            )
-        assert isinstance(text, str)
-        return text
+        with self._failures_named(messages) as template:
+            return template.render(self._variables(messages, reply_next))
 
     def render_marked(self, messages: Sequence[Message]) -> tuple[str, list[tuple[int, int]]]:
         """The conversation's text and the character spans between its generation markers.
 
         ``apply_chat_template`` gives those only as a token mask, and that mask covers everything to the end when a
-        marked part ends in a space that the tokenizer's offsets leave out; hence one level below.
-
-        Raises:
-            DataError: as :meth:`render`.
+        marked part ends in a space that the tokenizer's offsets leave out. Raises DataError as :meth:`render`.
         """
-        from transformers.utils.chat_template_utils import render_jinja_template
+        with self._failures_named(messages) as template:
+            return template.render_marked(self._variables(messages, False))
 
-        variables: dict[str, Any] = self._tokenizer.special_tokens_map
-        with _named_errors(messages):
-            texts, spans = render_jinja_template(
-                conversations=[list(messages)],
-                chat_template=self._source,
-                return_assistant_tokens_mask=True,
-                **variables,
-            )
-        return texts[0], [(int(start), int(end)) for start, end in spans[0]]
+    @contextmanager
+    def _failures_named(self, messages: Sequence[Message]) -> Iterator["BoundedTemplate"]:
+        from quatrain.data.sandbox import FAILURES, bounded
+
+        try:
+            yield bounded(self._source)
+        except FAILURES as error:
+            roles = ", ".join(message["role"] for message in messages[:_ROLES_SHOWN])
+            more = ", …" if len(messages) > _ROLES_SHOWN else ""
+            said = " ".join(str(error).split())[:_MOST_SAID]
+            raise DataError(f"the chat template refuses the conversation ({roles}{more}): {said}.") from error
+
+    def _variables(self, messages: Sequence[Message], reply_next: bool) -> dict[str, Any]:
+        """What ``apply_chat_template`` gives to a template, by the same names."""
+        given = [{key: value for key, value in message.items() if value is not None} for message in messages]
+        for message in given:
+            if "reasoning_content" in message:
+                message["thinking"] = message["reasoning_content"]  # gpt-oss' name for it
+        known = {"messages": given, "tools": None, "documents": None, "add_generation_prompt": reply_next}
+        return self._tokenizer.special_tokens_map | known
 
     def adapt(self, messages: Sequence[Message]) -> tuple[Message, ...]:
-        """The messages as the template takes them: a leading system turn moves into the user's when it knows none."""
-        if len(messages) > 1 and messages[0]["role"] == "system" and not self._takes_system:
+        """The messages as the template takes them: a leading system turn moves into the user's when it knows none.
+
+        Raises:
+            DataError: a turn has a role that the template leaves out.
+        """
+        if len(messages) > 1 and messages[0]["role"] == "system" and not self.takes("system"):
             system, first, *rest = messages
             if first["role"] == "user":
-                return ({**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest)
+                messages = ({**first, "content": f"{system['content']}\n\n{first['content']}"}, *rest)
+        for message in messages:
+            if not self.takes(message["role"]) and message["content"].strip():
+                raise DataError(f"the chat template doesn't take {message['role']} turns.")
         return tuple(messages)
 
-    @cached_property
-    def _takes_system(self) -> bool:
-        probe = [{"role": "system", "content": marker(0)}, {"role": "user", "content": marker(1)}]
+    def takes(self, role: str) -> bool:
+        """Whether the template writes what such a turn says."""
+        if role not in self._taken:
+            self._taken[role] = any(self._writes(probe) for probe in _probes(role))
+        return self._taken[role]
+
+    def _writes(self, probe: Sequence[Message]) -> bool:
         try:
             return marker(0) in self.render(probe)
         except DataError:
             return False
+
+    @cached_property
+    def _taken(self) -> dict[str, bool]:
+        return {"user": True, "assistant": True}
 
     @cached_property
     def closings(self) -> tuple[Closing, ...]:
@@ -145,7 +195,7 @@ class ChatTemplate:
         text = self.render([{"role": role, "content": marker(i)} for i, role in enumerate(roles)])
         between = text.partition(marker(1))[2].partition(marker(2))[0]
         after = text.partition(marker(3))[2]
-        special = self._special_tokens
+        special = special_tokens_pattern(self._tokenizer)
         last = re.compile(f"(?:{special})+").search(after)
         closings = [Closing(after[: last.start()], last[0])] if last else []
         earlier = re.compile(special).search(between)
@@ -153,9 +203,9 @@ class ChatTemplate:
             closings.append(Closing(between[: earlier.start()], earlier[0]))
         return tuple(closings)
 
-    @cached_property
-    def _special_tokens(self) -> str:
-        """A pattern that matches any one of the tokenizer's special tokens, the longest that fits."""
-        added = self._tokenizer.added_tokens_decoder.values()
-        texts = {token.content for token in added if token.special} | set(self._tokenizer.all_special_tokens)
-        return "|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True)) or r"(?!)"
+
+def special_tokens_pattern(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """A pattern that matches any one of the tokenizer's special tokens, the longest that fits."""
+    added = tokenizer.added_tokens_decoder.values()
+    texts = {token.content for token in added if token.special} | set(tokenizer.all_special_tokens)
+    return "|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True)) or r"(?!)"

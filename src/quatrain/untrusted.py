@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
 LARGEST_JSON = 64 << 20
 """Bytes. The index of a model with a million tensors has a fifth of it."""
@@ -80,7 +81,8 @@ class BoundedLoader(yaml.SafeLoader):
     """Safe YAML that stays as small as its text.
 
     An alias within a value that has an anchor itself doubles it again and again: ten lines become a billion words, when
-    somebody writes or walks what was read. Such aliases are refused, and more than `MOST_ALIASES` altogether.
+    somebody writes or walks what was read. Such aliases are refused, and more than `MOST_ALIASES` altogether. So is a
+    key that occurs twice, of which YAML keeps the last value in silence.
     """
 
     MOST_ALIASES = 100
@@ -101,6 +103,16 @@ class BoundedLoader(yaml.SafeLoader):
         self._within_anchors -= anchored
         return node
 
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            name = (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None
+            if name in seen:
+                raise ConstructorError(None, None, f"the key {key.value!r} occurs twice", key.start_mark)
+            if name:
+                seen.add(name)
+        return super().construct_mapping(node, deep)
+
 
 def parse_yaml(text: str, loader: type[BoundedLoader] = BoundedLoader) -> Any:
     """The value of a YAML text.
@@ -111,6 +123,8 @@ def parse_yaml(text: str, loader: type[BoundedLoader] = BoundedLoader) -> Any:
     try:
         return yaml.load(text, loader)
     except yaml.YAMLError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(" ".join(str(error).split())) from error
+    except (AttributeError, LookupError, TypeError) as error:  # of a tag such as !!bool or !!timestamp
+        raise ValueError(f"a value isn't what its tag says ({error})") from error
     except RecursionError:
         raise ValueError("it is nested too deeply") from None

@@ -84,7 +84,7 @@ def test_nothing_left_is_an_error_with_the_reasons(tmp_path, chatml):
 
 def test_a_row_that_the_template_refuses_is_named(tmp_path):
     path = write(tmp_path / "a.jsonl", chat("q", "a"), {"messages": [user("q"), user("q"), assistant("a")]})
-    with pytest.raises(DataError, match=r"a.jsonl, line 2: the chat template refuses .*alternate"):
+    with pytest.raises(DataError, match=r"a.jsonl, line 2, byte \d+: the chat template refuses .*alternate"):
         prepare(DataConfig(path=path), fam.make_tokenizer(fam.GEMMA), max_length=100)
 
 

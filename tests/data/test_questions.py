@@ -36,5 +36,5 @@ def test_completions_ask_their_prompt_and_text_asks_nothing(tmp_path):
     assert (question.text, question.reference) == ("how many?", " 12")
     assert question.prompt_ids == tokenizer("how many?")["input_ids"]
     path.write_text('{"text": "the fox"}\n')
-    with pytest.raises(DataError, match="line 1: a question needs a prompt and a reply"):
+    with pytest.raises(DataError, match="line 1, byte 0: a question needs a prompt and a reply"):
         read_questions(DataConfig(path=str(path)), tokenizer)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from quatrain.data import DataConfig, lines
+from quatrain.data import DataConfig, json_rows, lines
 from quatrain.data.bad_rows import BadRows
 from quatrain.data.readers import read_file
 from quatrain.errors import DataError
@@ -79,7 +79,7 @@ def test_parquet(tmp_path):
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "a.parquet")
     read = list(read_file(tmp_path / "a.parquet", STOP))
     assert [row.values for row in read] == rows
-    assert read[1].where == f"{tmp_path}/a.parquet, row 2"
+    assert str(read[1].where) == f"{tmp_path}/a.parquet, row 2"
     write(tmp_path / "b.parquet", b"PAR1 is how it begins, but no more")
     with pytest.raises(DataError, match="can't be read as Parquet"):
         values(tmp_path / "b.parquet")
@@ -88,22 +88,29 @@ def test_parquet(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", '{"a": 1}\n{"a": \n', "line 2: not valid JSON"),
-        ("a.jsonl", '{"a": 1}\n[1]\n', "line 2: a row must be a JSON object with named columns, got list"),
-        ("a.jsonl", "[" * 100_000, "line 1: not valid JSON"),
-        ("a.jsonl", '{"a": ' + "1" * 5000 + "}", "line 1: not valid JSON"),
-        ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}\n', "line 2: byte 0xff at column 8 isn't UTF-8"),
-        ("a.jsonl", '{"a": 1}'.encode("utf-16"), "line 1: byte 0xff at column 1 isn't UTF-8"),
-        ("a.json", '[{"a": 1},\n\n {"a" 2}]', "line 3: not valid JSON"),
-        ("a.json", '[{"a": 1},\n 2]', "line 2: a row must be a JSON object"),
-        ("a.json", '[{"a": 1}\n {"a": 2}]', r"line 1: after this element, ',' or '\]' must follow"),
-        ("a.json", '[{"a": 1},', "line 1: not valid JSON"),
-        ("a.json", '[{"a": 1}', r"line 1: after this element"),
+        ("a.jsonl", '{"a": 1}\n{"a": \n', "line 2, byte 15: not valid JSON: Expecting value"),
+        ("a.jsonl", '{"a": 1}\n[1]\n', "line 2, byte 9: a row must be a JSON object with named columns, got list"),
+        ("a.jsonl", '{"ü": 1} 7', "line 1, byte 10: not valid JSON: Extra data"),
+        ("a.jsonl", "[" * 100_000, "line 1, byte 0: lists and objects are nested more than 200 deep"),
+        ("a.jsonl", '{"a": ' + "[" * 200 + "]" * 200 + "}", "line 1, byte 0: lists and objects are nested"),
+        ("a.jsonl", '{"a": ' + "1" * 5000 + "}", "line 1, byte 0: a number has 5,000 digits"),
+        ("a.jsonl", '{"a": {"b": 1, "b": 2}}', "line 1, byte 0: the key 'b' occurs twice"),
+        ("a.jsonl", b'\xef\xbb\xbf{"a": 1}\n{"a": "\xff"}\n', "line 2, byte 19: byte 0xff isn't UTF-8"),
+        ("a.jsonl", b'\xef\xbb\xbf{"a" 1}\n', "line 1, byte 8: not valid JSON"),
+        ("a.jsonl", '{"a": 1}'.encode("utf-16"), "line 1, byte 0: byte 0xff isn't UTF-8"),
+        ("a.json", '[{"a": 1},\n\n {"a" 2}]', "line 3, byte 18: not valid JSON"),
+        ("a.json", '[{"ü": 1},\n 2]', "line 2, byte 13: a row must be a JSON object"),
+        ("a.json", '[{"a": 1, "a": 1}]', "line 1, byte 1: the key 'a' occurs twice"),
+        ("a.json", '[{"a": 1}\n {"a": 2}]', r"line 1, byte 1: after this element, ',' or '\]' must follow"),
+        ("a.json", '[{"a": 1},', "line 1, byte 10: not valid JSON"),
+        ("a.json", '[{"a": 1}', r"line 1, byte 1: after this element"),
         ("a.json", '[{"a": 1}] []', "something follows after the array's end"),
-        ("a.csv", "a,b\n1,2\n1,2,3\n", "line 3: 3 fields, but the first line names 2 columns"),
-        ("a.csv", 'a,b\n"x\ny",2\n1\n', "line 4: 1 fields"),
-        ("a.csv", 'a,b\n1,"2\n', "not valid CSV"),
-        ("a.csv", "a,a\n1,2\n", "line 1: a column name occurs twice"),
+        ("a.json", b'[{"a": 1},\n{"a": "\xff"}]', "line 2, byte 18: byte 0xff isn't UTF-8"),
+        ("a.json", b'[{"a": "\xc3', "line 1, byte 8: byte 0xc3 isn't UTF-8"),
+        ("a.csv", "a,b\n1,2\n1,2,3\n", "line 3, byte 8: 3 fields, but the first line names 2 columns"),
+        ("a.csv", 'a,b\n"x\ny",2\n1\n', "line 4, byte 12: 1 fields"),
+        ("a.csv", 'a,b\n1,"2\n', "line 2, byte 4: not valid CSV"),
+        ("a.csv", "a,a\n1,2\n", "line 1, byte 0: a column name occurs twice"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path, name, content, message):
@@ -111,6 +118,57 @@ def test_a_bad_row_is_named(tmp_path, name, content, message):
     with pytest.raises(DataError, match=message) as error:
         values(path)
     assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kinds"),
+    [
+        ("a.jsonl", '{"a": 1}\n{\n[]\n{"a": 2}\n', {"not JSON": 1, "not an object": 1}),
+        ("a.jsonl", b'{"a": 1}\n{"a": "\xff"}\n{"a": 2}', {"not UTF-8": 1}),
+        ("a.json", '[{"a": 1}, 3, {"a": 1, "a": 2}, {"a": 2}]', {"not an object": 1, "a key that occurs twice": 1}),
+        ("a.csv", 'a\n1\n2,3\n"4"5\n2\n', {"another number of fields": 1, "not CSV": 1}),
+        ("a.csv", b"a\n1\n\xff\n2\n", {"not UTF-8": 1}),
+    ],
+)
+def test_bad_rows_can_be_left_out_and_are_counted(tmp_path, name, content, kinds):
+    bad = BadRows(DataConfig(path="any", on_bad_row="skip"))
+    rows = list(read_file(write(tmp_path / name, content), bad))
+    assert [int(row.values["a"]) for row in rows] == [1, 2]
+    assert bad.counts == kinds and len(bad.first) == sum(kinds.values())
+
+
+def test_rows_after_a_line_that_is_too_long_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 1000)
+    bad = BadRows(DataConfig(path="any", on_bad_row="skip"))
+    path = write(tmp_path / "a.jsonl", '{"a": 1}\n' + "x" * 5001 + '\n{"a": 2}\n' + "x" * 1001 + '\n{"a": 3}\n')
+    rows = list(read_file(path, bad))
+    assert [(row.values["a"], row.where.number, row.where.byte) for row in rows] == [
+        (1, 1, 0),
+        (2, 3, 5011),
+        (3, 5, 6022),
+    ]
+    assert bad.counts == {"lines that are too long": 2}
+
+
+def test_more_bad_rows_than_the_cap_are_an_error(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"a": 1}\n' + "{\n" * 4)
+    config = DataConfig(path="any", on_bad_row="skip", max_bad_rows=3)
+    with pytest.raises(DataError, match=r"more rows are bad than the 3 .*4 not JSON\); the last: .*line 5, byte 16"):
+        list(read_file(path, BadRows(config)))
+
+
+@pytest.mark.parametrize("chunk", [3, 4, 5, 11])
+def test_an_array_is_read_through_a_small_window(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(json_rows, "_CHUNK", chunk)
+    rows = [*ROWS, {"a": 12}, {"a": [{"b": "]},"}]}]
+    for indent in (None, 1):
+        path = write(tmp_path / "a.json", "\ufeff" + json.dumps(rows, indent=indent, ensure_ascii=False))
+        read = list(read_file(path, STOP))
+        assert [row.values for row in read] == rows
+        content = path.read_bytes()
+        for row in read:
+            assert content[row.where.byte :].startswith(b"{")
+            assert row.where.number == content[: row.where.byte].count(b"\n") + 1
 
 
 def test_a_broken_gzip_file(tmp_path):
@@ -125,7 +183,7 @@ def test_a_broken_gzip_file(tmp_path):
 
 def test_lines_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(lines, "MAX_LINE_BYTES", 1000)
-    with pytest.raises(DataError, match="line 2: the line is longer than"):
+    with pytest.raises(DataError, match="line 2, byte 9: the line is longer than"):
         values(write(tmp_path / "a.jsonl.gz", '{"a": 1}\n{"a": "' + "x" * 5000 + '"}\n'))
 
 

@@ -63,7 +63,7 @@ def test_a_hub_name_goes_to_datasets(monkeypatch):
     assert asked == [("org/name", None, "train"), ("org/name", None, "test"), ("name", "main", "train[:10]")]
     config = DataConfig(path="org/name")
     row = next(read_rows(config, BadRows(config)))
-    assert row.where == "org/name (train), row 1"
+    assert str(row.where) == "org/name (train), row 1"
     with pytest.raises(DataError, match="leave one out"):
         texts("org/name:test", split="train")
 

@@ -53,9 +53,9 @@ def test_what_is_written_reads_back_the_same(config, tmp_path):
         ({"data": "x", "lora": {"rank": 1}}, ["no setting `lora.rank`", "known are r, lora_alpha"]),
         ({"data": "x", "learning_rate": "fast"}, ["`learning_rate`", "number", "'fast'"]),
         ({"data": "x", "lr_scheduler_type": "step"}, ["lr_scheduler_type", "'linear', 'cosine' or 'constant'"]),
-        ({"data": "x", "max_steps": 0}, ["`max_steps` must be positive"]),
+        ({"data": "x", "max_steps": 0}, ["`max_steps` must be a whole number of at least 1"]),
         ({"data": "x", "lora": {"r": 0}}, ["`r` must be at least 1"]),
-        ({"data": "x", "warmup_ratio": 1.5}, ["`warmup_ratio` must be in [0, 1)"]),
+        ({"data": "x", "warmup_ratio": 1.5}, ["`warmup_ratio` must be at least 0 and below 1, got 1.5"]),
         ({"data": {"path": "x", "format": "pdf"}}, ["format"]),
     ],
 )

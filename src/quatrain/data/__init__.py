@@ -1,10 +1,13 @@
 """Training data: sources, chat rendering and loss masks, packing, a loader whose position can be saved.
 
-The way of a row: :mod:`sources` and :mod:`readers` read it, :mod:`formats` says what it is, :mod:`render` (with
-:mod:`template` and :mod:`spans`) makes it tokens with a flag on each that is learned, :mod:`prepare` fits and counts,
-:mod:`packing` groups samples, and :mod:`loader` hands out :mod:`batch`'s micro-batches.
+The way of a row: :mod:`sources` and :mod:`readers` (with :mod:`lines` and :mod:`json_rows`) read it, :mod:`formats`
+says what it is, :mod:`render` (with :mod:`template`, :mod:`sandbox` and :mod:`spans`) makes it tokens with a flag on
+each that is learned, :mod:`prepare` fits and counts, :mod:`packing` groups samples, and :mod:`loader` hands out
+:mod:`batch`'s micro-batches. A row that falls out on this way goes to :mod:`bad_rows`, or is counted in the
+:mod:`summary`; what is odd about one that stays is in :mod:`findings`.
 """
 
+from quatrain.data.bad_rows import BadRows
 from quatrain.data.batch import IGNORED, MicroBatch
 from quatrain.data.config import DataConfig
 from quatrain.data.endings import reply_end_ids
@@ -18,6 +21,7 @@ from quatrain.data.summary import DataSummary
 
 __all__ = [
     "IGNORED",
+    "BadRows",
     "Completion",
     "Conversation",
     "DataConfig",

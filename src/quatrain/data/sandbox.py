@@ -25,7 +25,7 @@ from jinja2.visitor import NodeTransformer
 
 MAX_SOURCE = 2**20
 """Characters of a template. Published ones have some ten thousand."""
-STEPS = 1_000_000
+STEPS = 250_000
 """Units of work that a rendering may spend whatever it renders: one for a turn of a loop, an operator or 16 characters
 that are made, 16 for a call."""
 STEPS_A_CHARACTER = 64

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from quatrain.data import DataConfig
-from quatrain.data.checks import check_choices
-from quatrain.errors import ConfigError
+from quatrain.data.checks import check_choices, check_truth, check_whole
 
 Metric = Literal["exact_match", "json_match", "number_match"]
 
@@ -42,9 +41,6 @@ class TaskConfig:
     def __post_init__(self):
         object.__setattr__(self, "data", DataConfig.of(self.data))
         check_choices(self, {"metric": get_args(Metric)})
-        for name in ("max_new_tokens", "max_rows", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigError(f"`{name}` must be positive, found {value}")
-        if self.samples < 0:
-            raise ConfigError(f"`samples` must not be negative, found {self.samples}")
+        for name, least in (("max_new_tokens", 1), ("max_rows", 1), ("batch_size", 1), ("samples", 0)):
+            check_whole(self, name, at_least=least, optional=name == "max_rows")
+        check_truth(self, "before")

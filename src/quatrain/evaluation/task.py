@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from quatrain.data import DataConfig, Question, read_questions
+from quatrain.data import BadRows, DataConfig, Question, read_questions
 from quatrain.evaluation.config import TaskConfig
 from quatrain.evaluation.generation import generate_answers
 from quatrain.evaluation.metrics import METRICS
@@ -36,14 +36,14 @@ class TaskResult:
         return sum(a.correct for a in self.answers) / len(self.answers)
 
 
-def read_task(task: TaskConfig, tokenizer: Any) -> list[Question]:
-    """The task's questions.
+def read_task(task: TaskConfig, tokenizer: Any, bad: BadRows | None = None) -> list[Question]:
+    """The task's questions; `bad` counts the rows that are left out, if the caller wants to know.
 
     Raises:
         DataError: the rows can't be read, or one has no question and reference.
     """
     assert isinstance(task.data, DataConfig)
-    return read_questions(task.data, tokenizer)[: task.max_rows]
+    return read_questions(task.data, tokenizer, bad)[: task.max_rows]
 
 
 def run_task(

@@ -7,7 +7,7 @@ from quatrain.report import wording
 from quatrain.report.chart import Chart, chart
 from quatrain.report.series import Point, Series, smoothed
 from quatrain.report.summary import Change, RunSummary
-from quatrain.runlog import Evaluated, Event, Sampled, StepDone
+from quatrain.runlog import DataRead, Evaluated, Event, Sampled, StepDone
 
 
 class Tile(NamedTuple):
@@ -18,6 +18,15 @@ class Tile(NamedTuple):
     before: str = ""
     """The value before training, when there is one to compare with."""
     note: str = ""
+
+
+class DataSet(NamedTuple):
+    """One data set and what became of its rows."""
+
+    split: str
+    rows: int
+    samples: int
+    counts: list[str]
 
 
 class Answers(NamedTuple):
@@ -91,6 +100,23 @@ def _evaluations(events: list[Event]) -> list[Series]:
             by_split.setdefault(e.split, []).append((e.step, e.loss))
     styles = ("second", "third", "fourth")
     return [Series(split, styles[i % 3], points, markers=True) for i, (split, points) in enumerate(by_split.items())]
+
+
+def data_sets(events: list[Event]) -> list[DataSet]:
+    """What became of the rows of each data set, as they were read last: a resumed run reads them again."""
+    last = {event.split: event for event in events if isinstance(event, DataRead)}
+    return [
+        DataSet(split, event.rows, event.samples, [f"{count:,}: {what}" for count, what in _counted(event)])
+        for split, event in last.items()
+    ]
+
+
+def _counted(event: DataRead) -> list[tuple[int, str]]:
+    """Counts in words, what is gone first."""
+    bad = [(count, f"bad, left out ({what})") for what, count in event.bad.items()]
+    dropped = [(count, f"left out ({what})") for what, count in event.dropped.items()]
+    cut = [(event.cut, "cut at max_length")] if event.cut else []
+    return [*bad, *dropped, *cut, *((count, f"kept, but odd ({what})") for what, count in event.found.items())]
 
 
 def answers(events: list[Event]) -> list[Answers]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from quatrain.report import content, wording
 from quatrain.report.summary import read_run, summary_of
-from quatrain.runlog import Event, Noted, RunFolder, RunStarted
+from quatrain.runlog import DataRead, Event, Noted, RunFolder, RunStarted
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -51,6 +51,8 @@ def render(config: dict[str, Any], events: list[Event]) -> str:
         tiles=content.tiles(summary),
         charts=content.charts(events),
         answers=content.answers(events),
+        data_sets=content.data_sets(events),
+        bad_rows=[row for e in events if isinstance(e, DataRead) for row in e.bad_first],
         notes=[e for e in events if isinstance(e, Noted)],
         config=config,
         style=_resource("page.css"),

@@ -6,6 +6,7 @@ trainer. So a run can be looked at while it trains, after it crashed, and on ano
 
 from quatrain.runlog.events import (
     CheckpointSaved,
+    DataRead,
     Evaluated,
     Event,
     Noted,
@@ -20,6 +21,7 @@ from quatrain.runlog.tensorboard import TensorBoardSink
 
 __all__ = [
     "CheckpointSaved",
+    "DataRead",
     "Evaluated",
     "Event",
     "EventWriter",

@@ -55,6 +55,28 @@ class RunStarted(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataRead(Event):
+    """A data set was read: what became of its rows. Every row that isn't in use is counted somewhere here."""
+
+    split: str
+    """What it is for: "training", "held-out" or "task"."""
+    rows: int
+    """Rows that could be read."""
+    samples: int
+    """Of these, how many are in use."""
+    cut: int = 0
+    """Samples that were cut at their end."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Reason → rows that were left out: nothing to learn, too long."""
+    bad: dict[str, int] = field(default_factory=dict)
+    """What is wrong → rows that couldn't be read or rendered."""
+    bad_first: list[str] = field(default_factory=list)
+    """The first few of them with file, line, byte and reason."""
+    found: dict[str, int] = field(default_factory=dict)
+    """What is odd → rows that are in use all the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepDone(Event):
     """The optimizer updates since the last such event: one, or as many as ``logging_steps`` says.
 
@@ -152,7 +174,8 @@ _LARGEST_COUNT = 10**100
 """JSON's integers may be beyond any float, with which they are to be divided."""
 
 KINDS: dict[str, type[Event]] = {
-    kind.__name__: kind for kind in (RunStarted, StepDone, Evaluated, CheckpointSaved, Sampled, Noted, RunFinished)
+    kind.__name__: kind
+    for kind in (RunStarted, DataRead, StepDone, Evaluated, CheckpointSaved, Sampled, Noted, RunFinished)
 }
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from quatrain import device as hardware
 from quatrain.adapters.provenance import installed_versions
 from quatrain.quantization import QuantizedModule
-from quatrain.runlog import RunStarted
+from quatrain.runlog import DataRead, RunStarted
 from quatrain.training.build import Setup
 from quatrain.training.config import RunConfig
 
@@ -30,6 +30,23 @@ def run_started(setup: Setup, step: int) -> RunStarted:
         supervised_tokens=summary.supervised_tokens,
         versions=installed_versions(),
     )
+
+
+def data_read(setup: Setup) -> list[DataRead]:
+    """An event for each data set of the run."""
+    return [
+        DataRead(
+            split=split,
+            rows=summary.rows,
+            samples=summary.samples,
+            cut=summary.cut,
+            dropped=dict(summary.dropped),
+            bad=dict(summary.bad),
+            bad_first=summary.bad_first,
+            found=dict(summary.found),
+        )
+        for split, summary in setup.summaries.items()
+    ]
 
 
 def described_base(config: RunConfig, model: nn.Module) -> RunConfig:

@@ -12,7 +12,7 @@ from torch import nn
 
 from quatrain.adapters import Provenance, adapter_parameters, provenance_of
 from quatrain.blocks import POLICIES
-from quatrain.data import DataConfig, Loader, Prepared, Question, load_examples, prepare
+from quatrain.data import BadRows, DataConfig, DataSummary, Loader, Prepared, Question, load_examples, prepare
 from quatrain.errors import ConfigError, ModelError
 from quatrain.evaluation import read_task
 from quatrain.memory import Plan
@@ -46,6 +46,8 @@ class Setup:
     held_out: Loader | None
     questions: list[Question]
     """Of `task_eval`; empty without one."""
+    summaries: dict[str, DataSummary]
+    """What was read: "training", and "held-out" and "task" if there are any."""
     optimizer: AdamW
     total_micro_batches: int
     plan: Plan | None
@@ -119,6 +121,7 @@ def build(
     objective = Objective(model.eval(), packing=config.packing, fused_blocks=config.fused_blocks)
     loader = _loader(data, config, tokenizer, objective)
     _set_policy(objective, loader, config, plan)
+    summaries = {"training": data.summary}
     return Setup(
         config=config,
         model=model,
@@ -127,8 +130,9 @@ def build(
         objective=objective,
         data=data,
         loader=loader,
-        held_out=_held_out(config, tokenizer, objective, progress),
-        questions=_questions(config, tokenizer),
+        held_out=_held_out(config, tokenizer, objective, progress, summaries),
+        questions=_questions(config, tokenizer, summaries),
+        summaries=summaries,
         optimizer=_optimizer(model, config, plan),
         plan=plan,
         total_micro_batches=_total_micro_batches(config, loader),
@@ -148,9 +152,15 @@ def _prepare(source: DataConfig, config: RunConfig, model: Any, tokenizer: Any, 
     return prepare(source, tokenizer, max_length=config.max_length, vocabulary=rows, progress=progress)
 
 
-def _questions(config: RunConfig, tokenizer: Any) -> list[Question]:
+def _questions(config: RunConfig, tokenizer: Any, summaries: dict[str, DataSummary]) -> list[Question]:
     task = config.task_eval
-    return read_task(task, tokenizer) if task is not None else []
+    if task is None:
+        return []
+    assert isinstance(task.data, DataConfig)
+    bad = BadRows(task.data)
+    questions = read_task(task, tokenizer, bad)
+    summaries["task"] = DataSummary(len(questions), len(questions), bad=bad.counts, bad_first=bad.first)
+    return questions
 
 
 def _load_base(config: RunConfig, streaming: Streaming | None, progress: Progress) -> tuple[nn.Module, Any]:
@@ -197,11 +207,14 @@ def _loader(data: Prepared, config: RunConfig, tokenizer: Any, objective: Object
     )
 
 
-def _held_out(config: RunConfig, tokenizer: Any, objective: Objective, progress: Progress) -> Loader | None:
+def _held_out(
+    config: RunConfig, tokenizer: Any, objective: Objective, progress: Progress, summaries: dict[str, DataSummary]
+) -> Loader | None:
     if config.held_out is None:
         return None
     told = partial(progress, "reading held-out rows")
     data = _prepare(config.held_out, config, objective.model, tokenizer, told)
+    summaries["held-out"] = data.summary
     return _loader(data, config, tokenizer, objective)
 
 

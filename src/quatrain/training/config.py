@@ -13,6 +13,7 @@ from quatrain.errors import ConfigError
 from quatrain.evaluation import TaskConfig
 from quatrain.plain import holds_secret
 from quatrain.training.export_target import ExportTarget, check_settings
+from quatrain.training.kinds import check_kinds, texts
 
 Quantization = Literal["nf4", "fp4", "int4"]
 Scheduler = Literal["linear", "cosine", "constant"]
@@ -171,44 +172,33 @@ class RunConfig:
     def __post_init__(self):
         for name, value in self._as_stored().items():
             object.__setattr__(self, name, value)
+        self._refuse_secrets()
         check_choices(self, _CHOICES)
-        for name in (*_POSITIVE, *_NOT_NEGATIVE, *_SHARES, "max_length", "seed"):
-            _check_number(name, getattr(self, name))
-        for name in _POSITIVE:
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ConfigError(f"`{name}` must be positive, found {value}")
-        for name in _NOT_NEGATIVE:
-            if getattr(self, name) < 0:
-                raise ConfigError(f"`{name}` must not be negative, found {getattr(self, name)}")
-        for name in _SHARES:
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"`{name}` must be in [0, 1), found {getattr(self, name)}")
+        check_kinds(self)
+        if self.new_tokens and self.adapter is not None:
+            raise ConfigError(
+                "`new_tokens` can't be added to a stored adapter: it has the rows that it was trained with. Leave out "
+                "`new_tokens` or `adapter`"
+            )
+        check_settings(self)
+
+    def _refuse_secrets(self) -> None:
         for name, value in vars(self).items():
             if holds_secret(str(value)):
                 raise ConfigError(
                     f"`{name}` holds a secret, which would be copied into the run folder; the hub's token belongs in "
                     "the environment, as HF_TOKEN, or into `hf auth login`"
                 )
-        if self.new_tokens and self.adapter is not None:
-            raise ConfigError(
-                "`new_tokens` can't be added to a stored adapter: it has the rows that it was trained with. Leave out "
-                "`new_tokens` or `adapter`"
-            )
-        if self.max_length < 2:
-            raise ConfigError(f"`max_length` must hold a token and its successor, found {self.max_length}")
-        check_settings(self)
 
     def _as_stored(self) -> dict[str, Any]:
         """The fields that may be given in several forms, each in the one form that everything else reads."""
-        patterns = (self.keep_in_16bit,) if isinstance(self.keep_in_16bit, str) else tuple(self.keep_in_16bit)
         stored: dict[str, Any] = {
             "data": DataConfig.of(self.data),
             "eval_data": None if self.eval_data is None else DataConfig.of(self.eval_data, "eval_data"),
             "task_eval": None if self.task_eval is None else made(TaskConfig, self.task_eval, "task_eval"),
             "lora": made(LoraConfig, self.lora, "lora"),
-            "keep_in_16bit": patterns,
-            "new_tokens": (self.new_tokens,) if isinstance(self.new_tokens, str) else tuple(self.new_tokens),
+            "keep_in_16bit": texts(self, "keep_in_16bit"),
+            "new_tokens": texts(self, "new_tokens"),
         }
         for name in ("output_dir", "model", "adapter"):
             value = getattr(self, name)
@@ -233,12 +223,6 @@ class RunConfig:
         return self.eval_data
 
 
-def _check_number(name: str, value: Any) -> None:
-    optional = name in ("loraplus_lr_ratio", "max_steps", "eval_steps", "save_steps")
-    if (value is None and not optional) or not isinstance(value, int | float | None) or isinstance(value, bool):
-        raise ConfigError(f"`{name}` must be a number, found {value!r}")
-
-
 SWITCHES = {
     "optim_paged": ("never", "always"),
     "gradient_checkpointing": ("off", "on"),
@@ -255,20 +239,3 @@ _CHOICES = {
     "fused_blocks": get_args(FusedBlocks),
     "export_to": (*get_args(ExportTarget), None),
 }
-
-
-_POSITIVE = (
-    "block_size",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "num_train_epochs",
-    "max_steps",
-    "learning_rate",
-    "loraplus_lr_ratio",
-    "logging_steps",
-    "eval_steps",
-    "save_steps",
-    "save_total_limit",
-)
-_NOT_NEGATIVE = ("weight_decay", "max_grad_norm", "adam_epsilon")
-_SHARES = ("adam_beta1", "adam_beta2", "warmup_ratio")

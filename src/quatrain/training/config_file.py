@@ -19,6 +19,7 @@ from quatrain.training.config import SWITCHES, RunConfig
 from quatrain.untrusted import BoundedLoader, parse_yaml, read_text
 
 _LARGEST_CONFIG = 1 << 20
+_MOST_SHOWN = 100
 
 
 def read_config(path: str | Path | None, overrides: Iterable[str] = ()) -> RunConfig:
@@ -121,11 +122,12 @@ def _switched(value: Any, off: str, on: str) -> Any:
 
 
 def _sentence(finding: Any, owner: type, place: tuple[str, ...]) -> str:
-    known = [field.name for field in fields(owner)]
+    known = _names(owner)
     name = finding["loc"][0] if finding["loc"] else ""
     key = ".".join((*place, str(name)))
     if finding["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        near = difflib.get_close_matches(str(name), known, n=1)
+        inside = [(*place, field, name) for field, inner in _inner_configs(owner).items() if name in _names(inner)]
+        near = [".".join(inside[0])] if inside else difflib.get_close_matches(str(name), known, n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}"
         return f"there is no setting `{key}`; {hint}"
     if finding["type"] == "missing":
@@ -133,7 +135,16 @@ def _sentence(finding: Any, owner: type, place: tuple[str, ...]) -> str:
     message = finding["msg"].removeprefix("Value error, ")
     if not name:
         return f"`{'.'.join(place)}`: {message}" if place else message
-    return f"`{key}`: {message}, found {finding['input']!r}"
+    return f"`{key}`: {message}, found {_brief(finding['input'])}"
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+
+
+def _names(owner: type) -> list[str]:
+    return [field.name for field in fields(owner)]
 
 
 def _inner_configs(owner: type) -> dict[str, type]:

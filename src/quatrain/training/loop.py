@@ -25,7 +25,7 @@ from quatrain.runlog import (
     TensorBoardSink,
     truncate_after,
 )
-from quatrain.training.announce import described_base, run_started
+from quatrain.training.announce import data_read, described_base, run_started
 from quatrain.training.build import Setup, build
 from quatrain.training.checkpoint import find_checkpoint, save_checkpoint
 from quatrain.training.checkpoints_kept import remove_old_checkpoints
@@ -100,6 +100,8 @@ def train(
             StopRequest(display.say) as stop,
         ):
             writer.write(run_started(setup, at.step))
+            for data_set in data_read(setup):
+                writer.write(data_set)
             if dead:
                 writer.write(Noted(message=f"took the folder over from {dead}, which ended without giving it back"))
             for damage in found.skipped if found else ():

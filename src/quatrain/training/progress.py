@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.text import Text
 
 from quatrain.data import DataSummary
-from quatrain.runlog import Evaluated, Event, Noted, RunFinished, RunStarted, StepDone
+from quatrain.runlog import DataRead, Evaluated, Event, Noted, RunFinished, RunStarted, StepDone
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -82,6 +82,12 @@ class ProgressDisplay:
                     f"{event.total_parameters:,} parameters in {event.base_bytes / 2**20:,.0f} MiB on {event.device}, "
                     f"{event.trainable_parameters:,} trained; {event.total_steps:,} steps",
                     markup=False,
+                )
+            case DataRead() if event.split != "training":  # whose summary is shown in full
+                counts = {**event.bad, **event.dropped, **event.found}
+                shown = "".join(f"; {count:,}: {what}" for what, count in counts.items())
+                self._console.print(
+                    f"{event.split} data: {event.samples:,} of {event.rows:,} rows{shown}", markup=False
                 )
             case StepDone():
                 self._step(event)

@@ -10,7 +10,7 @@ from functools import partial
 from html.parser import HTMLParser
 
 from quatrain.data import DataConfig, load_examples
-from quatrain.errors import ConfigError, DataError, QuatrainError
+from quatrain.errors import ConfigError, QuatrainError, RowError
 from quatrain.models.sources import locate
 from quatrain.report import write_report
 from quatrain.runlog import EventWriter, Noted, RunFolder, Sampled, TensorBoardSink
@@ -123,13 +123,13 @@ def _(at: Place) -> Call:
     return call
 
 
-@fault("a file whose name moves the terminal's cursor", DataError, "\\x1b[2J")
+@fault("a file whose name moves the terminal's cursor", RowError, "\\x1b[2J")
 def _(at: Place) -> Call:
     path = at.rows("{", "\x1b[2J\x1b[31mrows.jsonl")
     return lambda: list(load_examples(DataConfig(path=str(path))))
 
 
-@fault("a row with a megabyte in the place of a role", DataError, "[…]")
+@fault("a row with a megabyte in the place of a role", RowError, "xxx... isn't known; known are assistant")
 def _(at: Place) -> Call:
     row = {"messages": [{"role": "x" * 2**20, "content": "a"}]}
     return at.train(data=at.rows(json.dumps(row)))

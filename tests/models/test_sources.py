@@ -35,6 +35,7 @@ def test_the_hub_says_no(monkeypatch):
         raise LocalEntryNotFoundError("no network and nothing cached\nmore")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr("quatrain.models.hub.PAUSES_S", ())
     with pytest.raises(ModelError, match=r"no network and nothing cached\. Check"):
         load_model("some/model")
 

@@ -78,6 +78,11 @@ class GgufFile:
             name: Stored(shape=tensor.shape, nbytes=tensor.data.nbytes, shard=0)
             for name, tensor in self._header.tensors.items()
         }
+        if self._count("block_count") > len(self.tensors):
+            raise ModelError(
+                f"{path} must hold tensors for each of its {self._count('block_count')} blocks; there are "
+                f"{len(self.tensors)} tensors in all. Download it again."
+            )
         self._check_heads()
 
     def _check_heads(self) -> None:

@@ -7,6 +7,7 @@ other files, where each step can be seen.
 """
 
 import re
+from typing import Any
 
 import torch
 from accelerate import init_empty_weights
@@ -15,8 +16,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from transformers.initialization import no_init_weights
 
 from quatrain.errors import ModelError
-from quatrain.models.sources import Source
+from quatrain.models.sources import Source, checked_file
 from quatrain.models.unusable import UNUSABLE
+from quatrain.untrusted import read_json
+
+MOST_LAYERS = 10_000
+"""The deepest models have some hundred."""
 
 
 def read_config(source: Source, *, trust_remote_code: bool = False) -> PreTrainedConfig:
@@ -26,12 +31,24 @@ def read_config(source: Source, *, trust_remote_code: bool = False) -> PreTraine
         ModelError: There is none, or its architecture is unknown to the installed transformers.
     """
     try:
+        _check_depth(read_json(checked_file(source.folder, "config.json")))
         return AutoConfig.from_pretrained(source.folder, trust_remote_code=trust_remote_code)
+    except ModelError:
+        raise
     except UNUSABLE as error:
         raise ModelError(
             f"{source.name} must have a configuration that transformers understands: {error} "
             "A newer transformers may know it; if the model brings its own code, trust_remote_code=True runs it."
         ) from error
+
+
+def _check_depth(stored: dict[str, Any]) -> None:
+    """Refuses a number of blocks that no model has, before lists of that length are made."""
+    for name, value in stored.items():
+        if isinstance(value, dict):
+            _check_depth(value)
+        elif "layer" in name and isinstance(value, int) and value > MOST_LAYERS:
+            raise ModelError(f"A model must have at most {MOST_LAYERS:,} blocks; its configuration has {name}={value}.")
 
 
 def build_skeleton(config: PreTrainedConfig, *, dtype: torch.dtype, trust_remote_code: bool = False) -> PreTrainedModel:

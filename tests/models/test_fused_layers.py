@@ -9,6 +9,8 @@ from quatrain.adapters import adapter_parameters
 from quatrain.blocks import KEEP_ALL, RECOMPUTE_ALL
 from quatrain.errors import ModelError
 from quatrain.models.fused_layers import fuse_blocks, unfuse_blocks
+from quatrain.models.streaming import stream_blocks
+from quatrain.offload import Streaming
 from tests.models.engine_models import VARIANTS, gradients, random_model, worst
 
 IDS = torch.tensor([[1, 5, 9, 100, 44, 7, 2], [3, 3, 8, 120, 150, 6, 11]])
@@ -98,3 +100,10 @@ def test_fusing_again_takes_up_other_adapters():
     fuse_blocks(model).train()
     model(input_ids=IDS, labels=IDS).loss.backward()
     assert all(parameter.grad is not None for parameter in adapter_parameters(model).values())
+
+
+def test_a_streamed_model_isnt_fused():
+    model = random_model("llama")
+    stream_blocks(model, Streaming(host=(1,)))
+    with pytest.raises(ModelError, match="streamed, which only `train` can do in time"):
+        fuse_blocks(model)

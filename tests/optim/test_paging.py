@@ -44,6 +44,19 @@ def test_pages_on_the_cpu_give_the_same_bits(monkeypatch, bits):
     assert all(torch.equal(t, paged.state.tensors[name]) for name, t in resident.state.tensors.items())
 
 
+@pytest.mark.parametrize("bits", [8, 32])
+def test_state_that_starts_on_the_host_gives_the_same_bits(monkeypatch, bits):
+    monkeypatch.setattr(arena_module, "PAGE_BYTES", 24 * ROW_BYTES[bits])
+    resident, paged = Arena(parameters("cpu"), bits), Arena(parameters("cpu"), bits, paged=True)
+    assert not paged.state.resident
+    for step in range(3):
+        for arena in (resident, paged):
+            set_gradients(arena.params, step)
+            arena.step(lr=0.1, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01)
+    assert all(map(torch.equal, resident.params, paged.params))
+    assert all(torch.equal(t, paged.state.tensors[name]) for name, t in resident.state.tensors.items())
+
+
 def test_only_the_rows_of_a_page_are_written_back():
     state = PagedState({"a": torch.arange(10.0).view(5, 2), "b": torch.arange(5.0)}, torch.device("cpu"))
     state.page_out(page_rows=2)
@@ -89,6 +102,14 @@ def test_paged_and_resident_state_give_the_same_bits_on_a_gpu(monkeypatch, bits)
     resident, paged = (optimizers[which].state_tensors() for which in (False, True))
     assert all(torch.equal(t, paged[name]) for name, t in resident.items())
     assert all(a.state.tensors["codes1" if a.bits == 8 else "moment1"].is_pinned() for a in optimizers[True]._on_gpu())
+
+
+@pytest.mark.gpu
+def test_paged_state_is_never_whole_on_the_gpu():
+    many = [torch.nn.Parameter(torch.zeros(1 << 20, device="cuda")) for _ in range(64)]
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    assert AdamW(many, lr=0.1, state_bits=32, paged=True).state_bytes > 4 * (torch.cuda.max_memory_allocated() - before)
 
 
 @pytest.mark.gpu

@@ -10,6 +10,8 @@ from quatrain.blocks import OFFLOAD_ATTENTION
 from quatrain.errors import DeviceError
 from quatrain.models.objective import Objective
 from quatrain.optim import AdamW
+from quatrain.runlog import Noted, StepDone, read_events
+from quatrain.training import train
 from quatrain.training.economy import Economy
 from quatrain.training.step import train_step
 from tests.models.engine_models import batch_of, random_model, samples
@@ -85,6 +87,27 @@ def test_a_sample_that_fits_nowhere_is_an_error_in_a_line():
         step(10, lengths=(30,))
     with pytest.raises(DeviceError, match="doesn't with everything recomputed"):
         step(10, lengths=(30,), own_blocks=False)
+
+
+def test_a_run_goes_on_and_its_log_says_so(config_for, tmp_path, monkeypatch):
+    """Rows of more than 40 tokens don't fit, from the third step on."""
+    whole = train(None, None, config_for(output_dir=str(tmp_path / "whole"), max_steps=5), progress=False)
+    accumulate, seen = Objective.accumulate, []
+
+    def short(self, batch):
+        seen.append(batch)
+        if len(seen) > 4 and batch.input_ids.numel() > 40:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB.")
+        return accumulate(self, batch)
+
+    monkeypatch.setattr(Objective, "accumulate", short)
+    result = train(None, None, config_for(output_dir=str(tmp_path / "short"), max_steps=5), progress=False)
+    assert result.status == "completed"
+    events = [list(read_events(each.folder.events)) for each in (whole, result)]
+    expected, found = ([event.loss for event in of if isinstance(event, StepDone)] for of in events)
+    assert found == pytest.approx(expected, rel=1e-3)
+    warnings = [event.message for event in events[1] if isinstance(event, Noted) and event.level == "warning"]
+    assert warnings and all("out of memory" in message and "halved" in message for message in warnings)
 
 
 @pytest.mark.gpu

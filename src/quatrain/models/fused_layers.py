@@ -25,6 +25,7 @@ from quatrain.blocks.workspace import Workspace
 from quatrain.errors import ModelError
 from quatrain.models.families import describe
 from quatrain.models.parts import body
+from quatrain.models.streaming import streamed_weights
 from quatrain.ops.block_attention import Segments
 
 
@@ -38,8 +39,10 @@ def fuse_blocks(model: nn.Module, policy: Policy = KEEP_ALL) -> nn.Module:
             is needed again.
 
     Raises:
-        ModelError: the model isn't of a family that has blocks of our own, or is fused already.
+        ModelError: the model isn't of a family that has blocks of our own, or its weights are streamed.
     """
+    if streamed_weights(model) is not None:
+        raise ModelError("the model's weights are streamed, which only `train` can do in time")
     spec = describe(model)
     device, dtype = spec.final_norm.weight.device, model.dtype
     workspace = Workspace(device, dtype)  # pyright: ignore

@@ -74,12 +74,12 @@ class AdamW(torch.optim.Optimizer):
             raise
         wide = [i for i, p in enumerate(params) if self.state_bits == 32 or p.numel() < SMALLEST_8BIT]
         narrow = sorted(set(range(len(params))) - set(wide))
-        arenas = {bits: (Arena([params[i] for i in w], bits), w) for bits, w in ((8, narrow), (32, wide)) if w}
+        paged = self.paged is True and any(param.is_cuda for param in params)
+        made = {bits: which for bits, which in ((8, narrow), (32, wide)) if which}
+        arenas = {bits: (Arena([params[i] for i in which], bits, paged=paged), which) for bits, which in made.items()}
         places = {i: (arena, place) for arena, which in arenas.values() for place, i in enumerate(which)}
         self._arenas.append([arena for arena, _ in arenas.values()])
         self._places.append([places[i] for i in range(len(params))])
-        if self.paged is True:
-            self.page_out()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]

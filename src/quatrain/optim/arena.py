@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from quatrain.device import host_empty
 from quatrain.errors import CheckpointError
 from quatrain.ops.adamw_8bit import adamw_8bit
 from quatrain.ops.adamw_32bit import adamw_32bit
@@ -43,17 +44,23 @@ class Chunk(NamedTuple):
 
 
 class Arena:
-    """State of ``bits`` bits for ``params`` (contiguous float32 tensors on one device)."""
+    """State of ``bits`` bits for ``params`` (contiguous float32 tensors on one device).
 
-    def __init__(self, params: Sequence[Tensor], bits: int) -> None:
+    With ``paged`` it is made in host memory: the device never has room for all of it.
+    """
+
+    def __init__(self, params: Sequence[Tensor], bits: int, *, paged: bool = False) -> None:
         self.params = list(params)
         self.bits = bits
         self.steps = [0] * len(self.params)
         self._ends = list(accumulate(map(rows_of, self.params)))
-        layout = _LAYOUT[bits].items()
         device = self.params[0].device
-        tensors = {n: torch.zeros((self._ends[-1], *rest), dtype=d, device=device) for n, (d, rest) in layout}
+        make = host_empty if paged else torch.empty
+        shapes = {name: ((self._ends[-1], *rest), dtype) for name, (dtype, rest) in _LAYOUT[bits].items()}
+        tensors = {name: make(shape, dtype=dtype, device=device).zero_() for name, (shape, dtype) in shapes.items()}
         self.state = PagedState(tensors, device)
+        if paged:
+            self.state.start_on_host(self._slot_rows)
 
     def rows(self, member: int) -> slice:
         """The rows of parameter number ``member``."""
@@ -64,9 +71,13 @@ class Arena:
         """Rows in a page, unless a parameter alone has more."""
         return PAGE_BYTES * self._ends[-1] // self.state.nbytes
 
+    @property
+    def _slot_rows(self) -> int:
+        """Rows that a slot has room for."""
+        return min(self._ends[-1], max(self.page_rows, *map(rows_of, self.params)))
+
     def page_out(self) -> None:
-        largest = max(map(rows_of, self.params))
-        self.state.page_out(min(self._ends[-1], max(self.page_rows, largest)))
+        self.state.page_out(self._slot_rows)
 
     def step(self, *, lr: float, betas: tuple[float, float], eps: float, weight_decay: float) -> None:
         """Update every parameter that has a gradient; the others and their state stay as they are."""

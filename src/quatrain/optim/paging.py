@@ -48,8 +48,13 @@ class PagedState:
         hosts = {n: host_empty(tuple(t.shape), t.dtype, self.device) for n, t in self.tensors.items()}
         for name, host in hosts.items():
             host.copy_(self.tensors[name])
-        self.tensors, self.resident = hosts, False
-        self._slots = [_Slot(hosts, page_rows, self.device) for _ in range(SLOTS)]
+        self.tensors = hosts
+        self.start_on_host(page_rows)
+
+    def start_on_host(self, page_rows: int) -> None:
+        """Take ``tensors`` for what they are if they were made in host memory: away from the device from the start."""
+        self.resident = False
+        self._slots = [_Slot(self.tensors, page_rows, self.device) for _ in range(SLOTS)]
         self._filling, self._draining = self._runtime.Stream(), self._runtime.Stream()
 
     def page_in(self) -> None:

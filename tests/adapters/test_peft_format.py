@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from quatrain.adapters import LoraConfig, adapter_layers, adapter_parameters, attach_lora, load_adapter, save_adapter
+from quatrain.adapters.stored import block_after_block
 from quatrain.errors import AdapterError, OutputError
 
 
@@ -218,6 +219,12 @@ def test_fields_of_other_releases_that_are_not_set_do_no_harm(saved, tiny_llama_
     edit_config(saved, next_years_feature=None, another={}, one_more=False)
     edit_config(saved, init_lora_weights="eva", eva_config={"rho": 2.0})
     assert adapter_layers(load_adapter(base(tiny_llama_dir), saved))
+
+
+def test_layers_come_block_after_block():
+    names = ["h.10.q", "h.2.q", "h.2.k", "h.2.down", "up", "h.2.experts.11.w", "h.2.experts.3.w"]
+    ordered = ["h.2.down", "h.2.experts.3.w", "h.2.experts.11.w", "h.2.k", "h.2.q", "h.10.q", "up"]
+    assert block_after_block(names) == ordered
 
 
 def test_half_a_file_is_refused(saved, tiny_llama_dir):

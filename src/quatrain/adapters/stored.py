@@ -135,4 +135,8 @@ class StoredAdapter:
 
 def block_after_block(names: Iterable[str]) -> list[str]:
     """Module names sorted as people count, block 2 before block 10."""
-    return sorted(names, key=lambda name: [(not part.isdigit(), part.zfill(9)) for part in name.split(".")])
+
+    def key(name: str) -> list[tuple[bool, str]]:
+        return [(not part.isdigit(), part.zfill(9) if part.isdigit() else part) for part in name.split(".")]
+
+    return sorted(names, key=key)

@@ -1,5 +1,6 @@
 """`quatrain adapters`: looking at adapters, and making new ones from others, without loading a base."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -76,19 +77,22 @@ def combine(
     PEFT's `add_weighted_adapter`. The result's distance from the plain weighted sum is printed.
     """
     from quatrain.adapters.arithmetic import combine_adapters
+    from quatrain.training.progress import ProgressDisplay
 
     named = [_weighted(text) for text in adapters]
-    result = combine_adapters(
-        [adapter_folder(folder) for folder, _ in named],
-        [weight for _, weight in named],
-        out,
-        combination_type=combination_type,
-        svd_rank=svd_rank,
-        density=density,
-        majority_sign_method=majority_sign_method,  # pyright: ignore[reportArgumentType]
-        seed=seed,
-        force=force,
-    )
+    with ProgressDisplay(enabled=sys.stderr.isatty()) as display:
+        result = combine_adapters(
+            [adapter_folder(folder) for folder, _ in named],
+            [weight for _, weight in named],
+            out,
+            combination_type=combination_type,
+            svd_rank=svd_rank,
+            density=density,
+            majority_sign_method=majority_sign_method,  # pyright: ignore[reportArgumentType]
+            seed=seed,
+            force=force,
+            progress=lambda *at: display.work("combining", *at),
+        )
     typer.echo(str(result))
 
 

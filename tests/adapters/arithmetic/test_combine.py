@@ -112,7 +112,7 @@ def test_an_adapter_less_itself_is_the_base(name, tmp_path):
     for name, linear in plain.named_modules():
         if isinstance(linear, nn.Linear):
             torch.testing.assert_close(adapted.get_submodule(name)(x), linear(x), rtol=0, atol=1e-5)
-    assert result.distance < 1e-9
+    assert result.cancels and result.relative_distance < 1e-6 and "the result is the base" in str(result)
 
 
 def test_where_peft_forgets_the_scale_of_rslora(tmp_path):
@@ -143,7 +143,10 @@ def test_peft_and_its_selection_find_the_layers_of_the_result(tmp_path):
 
 def test_what_it_was_made_of_is_told(tmp_path):
     folders = [trained(tmp_path / name) for name in ("math", "code")]
-    combine_adapters(folders, [1.0, -0.5], tmp_path / "out", combination_type="linear")
+    seen = []
+    settings: dict[str, Any] = {"combination_type": "linear", "progress": lambda *at: seen.append(at)}
+    combine_adapters(folders, [1.0, -0.5], tmp_path / "out", **settings)
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
     provenance = read_adapter(tmp_path / "out").provenance
     assert provenance is not None and provenance.made == "combined by linear from 1 × math, -0.5 × code"
 

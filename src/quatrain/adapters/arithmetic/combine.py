@@ -5,7 +5,7 @@ add A and B element by element and so need one rank; `cat` and everything that e
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,9 @@ from quatrain.adapters.stored import LowRank, StoredAdapter, block_after_block
 from quatrain.errors import AdapterError, ConfigError
 from quatrain.files import check_free
 
+_ROUNDING = 1e-6
+"""Share of a norm that float32 can't tell from nothing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Combined:
@@ -31,22 +34,27 @@ class Combined:
     """What it is."""
     sum_norm: float
     """Frobenius norm of the weighted sum Σ w ΔW over all layers."""
+    parts_norm: float
+    """The same norm of the updates w ΔW taken by themselves: what could cancel."""
     distance: float
-    """Of the result from that sum, in the same norm."""
+    """Of the result from the sum, in the same norm."""
+
+    @property
+    def cancels(self) -> bool:
+        """Whether the sum is nothing but rounding."""
+        return self.sum_norm <= _ROUNDING * self.parts_norm
 
     @property
     def relative_distance(self) -> float:
-        """`distance` as a share of `sum_norm`; of a sum that is zero, 0 if the result is too."""
-        if self.sum_norm == 0:
-            return 0.0 if self.distance == 0 else math.inf
-        return self.distance / self.sum_norm
+        """`distance` as a share of `sum_norm`, or of `parts_norm` where the sum cancels."""
+        return self.distance / ((self.parts_norm if self.cancels else self.sum_norm) or 1.0)
 
     def __str__(self) -> str:
         ranks = sorted({layer.r for layer in self.adapter.layers.values()})
         shown = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
         text = f"{self.folder}: {len(self.adapter.layers)} layers of rank {shown}"
-        if all(layer.is_zero for layer in self.adapter.layers.values()):
-            return f"{text}; they cancel, so the result is the base"
+        if self.cancels and self.relative_distance <= _ROUNDING:
+            return f"{text}; the updates cancel, so the result is the base"
         return f"{text}; it differs from the weighted sum of the updates by {self.relative_distance:.2%} of its norm"
 
 
@@ -61,6 +69,7 @@ def combine_adapters(
     majority_sign_method: MajoritySignMethod = "total",
     seed: int = 0,
     force: bool = False,
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> Combined:
     """Make one adapter from several of the same base, as PEFT's `add_weighted_adapter` does, and write it to `out`.
 
@@ -77,6 +86,7 @@ def combine_adapters(
         majority_sign_method: for `ties`: whether the sum decides the sign (`total`) or the count (`frequency`).
         seed: draws what `dare` drops.
         force: combine adapters although they were trained on different bases.
+        progress: told (layers done, layers in all).
 
     Raises:
         ConfigError: settings that contradict each other.
@@ -99,16 +109,21 @@ def combine_adapters(
     made = f"combined by {combination_type} from " + ", ".join(
         f"{weight:g} × {Path(folder).name}" for folder, weight in zip(adapters, weights, strict=True)
     )
-    return _written(inputs, weights, combination, made, Path(out))
+    return _written(inputs, weights, combination, made, Path(out), progress)
 
 
 def _written(
-    inputs: list[StoredAdapter], weights: Sequence[float], combination: Combination, made: str, out: Path
+    inputs: list[StoredAdapter],
+    weights: Sequence[float],
+    combination: Combination,
+    made: str,
+    out: Path,
+    progress: Callable[[int, int], object],
 ) -> Combined:
     names = block_after_block({name for adapter in inputs for name in adapter.layers})
     largest = max(layer.r for adapter in inputs for layer in adapter.layers.values())
     generator = torch.Generator().manual_seed(combination.seed)
-    layers, total, distance = {}, 0.0, 0.0
+    layers, total, parts, distance = {}, 0.0, 0.0, 0.0
     for name in names:
         present = [(a.layers[name], w) for a, w in zip(inputs, weights, strict=True) if name in a.layers]
         exact = added([factors_of(layer, weight) for layer, weight in present])
@@ -117,7 +132,9 @@ def _written(
         else:
             layers[name] = combine_layer(name, present, exact, combination, largest, generator)
         total += norm(exact) ** 2
+        parts += sum(norm(factors_of(layer, weight)) ** 2 for layer, weight in present)
         distance += norm(minus(factors_of(layers[name]), exact)) ** 2
+        progress(len(layers), len(names))
     adapter = StoredAdapter(
         layers=layers,
         selection=joint_selection([a.selection for a in inputs], names),
@@ -127,7 +144,13 @@ def _written(
         provenance=joint_provenance(inputs, made),
     )
     write_adapter(adapter, out)
-    return Combined(folder=out, adapter=adapter, sum_norm=math.sqrt(total), distance=math.sqrt(distance))
+    return Combined(
+        folder=out,
+        adapter=adapter,
+        sum_norm=math.sqrt(total),
+        parts_norm=math.sqrt(parts),
+        distance=math.sqrt(distance),
+    )
 
 
 def _scaled(layer: LowRank, weight: float) -> LowRank:

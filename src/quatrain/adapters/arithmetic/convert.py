@@ -42,4 +42,4 @@ def convert_adapter(adapter: str | Path, out: str | Path, *, r: int) -> Combined
     write_adapter(after, Path(out))
     distance = sum(norm(minus(factors_of(layers[name]), factors)) ** 2 for name, factors in exact.items())
     total = sum(norm(factors) ** 2 for factors in exact.values())
-    return Combined(folder=Path(out), adapter=after, sum_norm=total**0.5, distance=distance**0.5)
+    return Combined(folder=Path(out), adapter=after, sum_norm=total**0.5, parts_norm=total**0.5, distance=distance**0.5)

@@ -1,5 +1,7 @@
 """Our own blocks against plain PyTorch in float32 on the same weights: loss and every adapter gradient."""
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 from quatrain.adapters import adapter_layers, adapter_parameters, attach_lora, detach_lora
 from quatrain.blocks import KEEP_ALL, OFFLOAD, OFFLOAD_ATTENTION, POLICIES, RECOMPUTE_ALL, Policy
+from quatrain.blocks.store import ActivationStore
 from quatrain.device import memory_in_use, reset_peak
 from quatrain.errors import ModelError
 from quatrain.models.autograd_objective import AutogradObjective
@@ -176,6 +179,54 @@ def test_gradients_of_micro_batches_add_up_until_they_are_dropped():
     model.zero_grad(set_to_none=True)
     engine.accumulate(batch)
     assert all(torch.equal(parameter.grad, once[name]) for name, parameter in parameters.items())
+
+
+def test_a_gradient_that_is_there_is_added_to():
+    """As of a step that was left, saved and taken up again."""
+    model, batch = random_model("llama"), batch_of(samples())
+    engine = Engine(model)
+    engine.accumulate(batch)
+    once = gradients(model)
+    for name, parameter in adapter_parameters(model).items():
+        parameter.grad = once[name].clone()
+    engine.accumulate(batch)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, 2 * once[name])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("policy", [KEEP_ALL, OFFLOAD], ids=lambda policy: policy.in_words)
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_an_exception_within_a_step_leaves_no_activations_behind(where, policy, device, monkeypatch):
+    model, batch = random_model("llama", device=device), batch_of(samples())
+    engine = Engine(model)
+    engine.set_policy(policy)
+    engine.accumulate(batch)
+    expected = gradients(model)
+    model.zero_grad(set_to_none=True)
+    made: list[weakref.ref[Any]] = []
+
+    def put(index, kept, policy):
+        made.extend(weakref.ref(tensor) for tensor in kept.tensors().values())
+        if where == "forward" and index == 1:
+            raise torch.OutOfMemoryError("no more")
+        ActivationStore.put(engine.stack._store, index, kept, policy)
+
+    def get(index):
+        if where == "backward" and index == 0:
+            raise torch.OutOfMemoryError("no more")
+        return ActivationStore.get(engine.stack._store, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.stack._store, "put", put)
+        patch.setattr(engine.stack._store, "get", get)
+        with pytest.raises(torch.OutOfMemoryError):
+            engine.accumulate(batch)
+    gc.collect()
+    assert made and not [ref for ref in made if ref() is not None]
+    model.zero_grad(set_to_none=True)
+    engine.accumulate(batch)
+    assert all(torch.equal(gradient, expected[name]) for name, gradient in gradients(model).items())
 
 
 def test_updates_and_loaded_values_reach_the_next_forward():

@@ -38,12 +38,16 @@ class FlatAdapter:
         self._a.copy_(self._masters_of_a)
 
     def attach_gradients(self) -> None:
-        """Make each parameter's `.grad` its view. Gradients that an optimizer dropped start again from zero."""
+        """Make each parameter's `.grad` its view, with the gradient that it has; none is zero."""
         if all(p.grad is view for p, view in zip(self.parameters, self._gradient_views, strict=True)):
             return
+        pairs = list(zip(self.parameters, self._gradient_views, strict=True))
+        taken_over = [(view, parameter.grad.clone()) for parameter, view in pairs if parameter.grad is not None]
         self.gradients.zero_()
-        for parameter, view in zip(self.parameters, self._gradient_views, strict=True):
+        for parameter, view in pairs:
             parameter.grad = view
+        for view, gradient in taken_over:
+            view.copy_(gradient)
 
 
 def parameters_of(products: Sequence[JoinedProduct]) -> list[nn.Parameter]:

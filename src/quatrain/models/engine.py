@@ -76,6 +76,14 @@ class Engine:
             loss = self._head(hidden_TH, batch, recorded.dhidden.zero_())
             recorded.backward()
             return loss
+        try:
+            return self._through_blocks(ids, row, batch)
+        except BaseException:
+            # Who catches it and goes on needs the memory that the blocks have kept for a backward.
+            self.stack.abandon()
+            raise
+
+    def _through_blocks(self, ids: Tensor, row: Row, batch: Batch) -> Tensor:
         self.stack.refresh()
         with self.recorder.watch(ids, row):
             hidden_TH = self.stack.forward(self.spec.embedding(ids), row, for_backward=True)

@@ -16,8 +16,9 @@ from quatrain.runlog.events import (
     StepDone,
 )
 from quatrain.runlog.folder import RunFolder
-from quatrain.runlog.stream import EventWriter, Sink, read_events, truncate_after
+from quatrain.runlog.stream import EventWriter, read_events, truncate_after
 from quatrain.runlog.tensorboard import TensorBoardSink
+from quatrain.runlog.trackers import Sink
 
 __all__ = [
     "CheckpointSaved",

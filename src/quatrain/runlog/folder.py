@@ -9,6 +9,7 @@
       checkpoints/     step-000200/ ... to resume from
       tensorboard/     the events' numbers for TensorBoard
       report.html      the page for a person
+      suspects.jsonl   rows of steps that weren't taken, if there were any
       run.lock         which process writes here, while one does
 """
 
@@ -56,6 +57,10 @@ class RunFolder:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    @property
+    def suspects(self) -> Path:
+        return self.path / "suspects.jsonl"
+
     def checkpoint(self, step: int) -> Path:
         """The folder of one checkpoint; its name sorts by step."""
         return self.checkpoints / f"step-{step:06d}"
@@ -101,7 +106,8 @@ class RunFolder:
         """
         self.check(overwrite=overwrite, resume=resume)
         if overwrite and not resume:
-            for path in (self.config, self.events, self.adapter, self.checkpoints, self.tensorboard, self.report):
+            files = (self.config, self.events, self.report, self.suspects)
+            for path in (*files, self.adapter, self.checkpoints, self.tensorboard):
                 _remove(path)
         try:
             self.path.mkdir(parents=True, exist_ok=True)

@@ -4,49 +4,113 @@ A line counts once its newline is on disk. Each event is handed to the operating
 process loses nothing and a crash of the machine at worst leaves a last line without newline: the reader ignores it,
 and the next writer removes it before it appends. Events aren't synced to the disk one by one, because on a network disk
 that would cost more than a small model's step.
+
+A disk that is full or gone doesn't stop a run: what can't be written is kept in memory and tried again with the next
+event, and the file's folder, if somebody removed it, is made again with all that was in the file.
 """
 
 import os
-from collections.abc import Callable, Iterable
+import shutil
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 from quatrain.errors import CheckpointError
-from quatrain.runlog.events import Event, from_json, to_json
+from quatrain.runlog.events import Event, Noted, from_json, to_json
+from quatrain.runlog.trackers import Sink, Trackers
 from quatrain.untrusted import parse_json
 
-Sink = Callable[[Event], None]
+_MOST_HELD = 100_000
+"""Events that are kept in memory while the disk takes none (some 40 MB); beyond these the oldest are given up."""
+_BLOCK = 1 << 16
 
 
 class EventWriter:
     """Appends events to a file and hands each to ``sinks`` (a progress line, TensorBoard), in that order.
 
     A context manager; one process writes a file at a time. To resume, call :func:`truncate_after` before opening.
+
+    Raises:
+        CheckpointError: on construction: the file can't be opened.
     """
 
     def __init__(self, path: Path, sinks: Iterable[Sink] = ()):
         self.path = Path(path)
-        self.sinks = tuple(sinks)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_torn_line(self.path)
-        self._file = self.path.open("ab")
+        self._trackers = Trackers(sinks)
+        self._held: deque[bytes] = deque(maxlen=_MOST_HELD)
+        self._failing = False
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._size = _remove_torn_line(self.path)
+            self._file = _opened(self.path)
+        except OSError as error:
+            raise CheckpointError(f"{self.path} can't be written ({error.strerror}); choose another folder") from error
 
     def write(self, event: Event) -> None:
-        """Append one event; when this returns, a reader sees it.
-
-        Raises:
-            CheckpointError: the disk is full or gone.
-        """
-        try:
-            self._file.write(to_json(event).encode() + b"\n")
-            self._file.flush()
-        except OSError as error:
-            raise CheckpointError(f"{self.path} can't be written ({error.strerror}); is the disk full?") from error
-        for sink in self.sinks:
-            sink(event)
+        """Append one event; when this returns, a reader sees it, unless the disk fails: then sinks are told so."""
+        notes = self._append(event)
+        notes += self._trackers.tell(event)
+        for note in notes:
+            # What fails now is told once as well, by the next event.
+            self._append(note)
+            self._trackers.tell(note)
 
     def close(self) -> None:
+        """Write what is still held, if the disk takes it; sinks are told if it doesn't."""
+        if self._held and self._flush() is not None:
+            lost = f"{len(self._held)} events could not be written to {self.path}"
+            self._trackers.tell(Noted(level="warning", message=lost))
         self._file.close()
+
+    def _append(self, event: Event) -> list[Noted]:
+        """Append it, or hold it. Returns what is to be said of the disk."""
+        self._held.append(to_json(event).encode() + b"\n")
+        error = self._flush()
+        was_failing, self._failing = self._failing, error is not None
+        if error is not None and not was_failing:
+            said = (
+                f"{self.path} can't be written ({error}). Training goes on, and events are held in memory until then. "
+                "Free space on that disk, or make the folder writable"
+            )
+            return [Noted(level="warning", message=said)]
+        if error is None and was_failing:
+            return [Noted(message=f"{self.path} is written again")]
+        return []
+
+    def _flush(self) -> OSError | None:
+        try:
+            self._come_back()
+            while self._held:
+                self._put(self._held[0])
+                self._held.popleft()
+        except OSError as error:
+            return error
+        return None
+
+    def _put(self, line: bytes) -> None:
+        """One whole line, or none: the rest of one that the disk had no room for is cut off first."""
+        if os.fstat(self._file.fileno()).st_size != self._size:
+            self._file.truncate(self._size)
+        written = self._file.write(line)
+        if written != len(line):
+            raise OSError(f"only {written} of {len(line)} bytes were written; is the disk full?")
+        self._size += len(line)
+
+    def _come_back(self) -> None:
+        """If the file has lost its name, give it one again: what was written is still there for who has it open."""
+        if self.path.exists() and os.path.samestat(os.fstat(self._file.fileno()), self.path.stat()):
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.path.with_name(self.path.name + ".new")
+        self._file.seek(0)
+        with aside.open("wb") as copy:
+            shutil.copyfileobj(self._file, copy)
+            copy.truncate(self._size)
+        aside.replace(self.path)
+        self._file.close()
+        self._file = _opened(self.path)
 
     def __enter__(self) -> "EventWriter":
         return self
@@ -84,17 +148,26 @@ def truncate_after(path: Path, step: int) -> None:
     aside and renamed, so a crash leaves either the old file or the new one.
 
     Raises:
-        CheckpointError: the file isn't there, or a complete line isn't JSON.
+        CheckpointError: the file isn't there, a complete line isn't JSON, or nothing can be written there.
     """
     path = Path(path)
     aside = path.with_name(path.name + ".new")
-    with aside.open("wb") as file:
-        for number, line in enumerate(_complete_lines(path), start=1):
-            if _step_of(line, path, number) <= step:
-                file.write(line + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    try:
+        with aside.open("wb") as file:
+            for number, line in enumerate(_complete_lines(path), start=1):
+                if _step_of(line, path, number) <= step:
+                    file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} can't be cut back to step {step} ({error}); free space on that disk, or make the folder writable"
+        ) from error
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _step_of(line: bytes, path: Path, number: int) -> int:
@@ -109,18 +182,35 @@ def _step_of(line: bytes, path: Path, number: int) -> int:
     return found if isinstance(found, int) else 0
 
 
-def _complete_lines(path: Path) -> list[bytes]:
-    """Lines that end in a newline. Split at that byte only: JSON strings may hold other line separators."""
+def _complete_lines(path: Path) -> Iterator[bytes]:
+    """Lines with the newline that ends them. Split at that byte only: JSON strings may hold other line separators."""
     try:
-        return path.read_bytes().split(b"\n")[:-1]
+        with path.open("rb") as file:
+            yield from (line for line in file if line.endswith(b"\n"))
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path} isn't there: a run folder holds its events in it; was the path right?"
         ) from error
 
 
-def _remove_torn_line(path: Path) -> None:
-    if path.exists():
-        content = path.read_bytes()
-        with path.open("r+b") as file:
-            file.truncate(content.rfind(b"\n") + 1)
+def _opened(path: Path) -> BinaryIO:
+    """For appending and reading, without a buffer: a write says at once how much of it the disk took."""
+    return path.open("a+b", buffering=0)  # pyright: ignore[reportReturnType]
+
+
+def _remove_torn_line(path: Path) -> int:
+    """Cut the file behind its last newline. Returns the bytes that are left."""
+    if not path.exists():
+        return 0
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - _BLOCK)
+            file.seek(start)
+            found = file.read(end - start).rfind(b"\n")
+            if found >= 0:
+                end = start + found + 1
+                break
+            end = start
+        file.truncate(end)
+    return end

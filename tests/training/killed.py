@@ -9,23 +9,19 @@ import json
 import os
 import sys
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
-from quatrain.training import config_from_dict, loop, train
-from quatrain.training.checkpoint import save_checkpoint
-from quatrain.training.checkpoints_kept import remove_old_checkpoints
+from quatrain.training import config_from_dict, saving, train
 from tests.training.faults import FaultyFiles, kill
 
 
 def train_until(settings: dict[str, Any], point: int) -> NoReturn:
     """Train; the process ends at the point, or with 0 if the run has none of that number."""
     files = FaultyFiles(kill, [point])
-    loop.save_checkpoint = partial(save_checkpoint, files=files)
-    loop.remove_old_checkpoints = partial(remove_old_checkpoints, files=files)
+    saving.Files = lambda: files
     settings = settings | {"output_dir": f"{settings['output_dir']}/{point}"}
     train(None, None, config_from_dict(settings), progress=False)
     sys.exit(0)

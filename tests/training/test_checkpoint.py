@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import shutil
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from quatrain.adapters.trained import load_trained
 from quatrain.errors import CheckpointError
 from quatrain.files import Files
 from quatrain.runlog import CheckpointSaved, Noted, RunFinished, RunFolder, StepDone, read_events
-from quatrain.training import RunConfig, loop, train
+from quatrain.training import RunConfig, saving, train
 from quatrain.training.build import Setup, build
 from quatrain.training.checkpoint import REQUIRED, find_checkpoint, save_checkpoint
 from quatrain.training.checkpoints_kept import remove_old_checkpoints
@@ -152,9 +151,29 @@ DAMAGES = {
     "a link": (lambda p: linked(p / "state.json"), "state.json isn't a file"),
     "a folder": (lambda p: (shutil.rmtree(p), p.touch()), "can't be read"),
     "unreadable state": (lambda p: resealed(p, "state.json", b"[]"), "state is unreadable"),
+    "another step's state": (lambda p: state_edited(p, lambda t: t.update(step=2)), "state.json is of step 2"),
+    "a negative step": (lambda p: state_edited(p, lambda t: t.update(step=-4)), "'step' must be a whole number"),
+    "no place in the data": (lambda p: state_edited(p, lambda t: t.pop("data")), "no 'data' of type dict"),
+    "another generator": (lambda p: state_edited(p, lambda t: t["random"].update(gpu="AA==")), "'gpu' isn't the state"),
+    "a short random state": (
+        lambda p: state_edited(p, lambda t: t["random"].update(cpu="AA==")),
+        "has 1 bytes",
+    ),
+    "a huge state": (lambda p: resealed(p, "state.json", b" " * (2**24 + 1)), "has more than"),
+    "losses in words": (lambda p: state_edited(p, lambda t: t.update(losses=["low"])), "'losses' must be numbers"),
+    "half of a step without its gradient": (
+        lambda p: state_edited(p, lambda t: t.update(losses=[1.0])),
+        "gradients.safetensors",
+    ),
     "unreadable moments": (lambda p: resealed(p, "optimizer.safetensors", b"torn"), "state is unreadable"),
     **{f"worn {name}": (lambda p, n=name: flip(p / n), f"{name} has another SHA-256") for name in REQUIRED},
 }
+
+
+def state_edited(path: Path, change) -> None:
+    table = json.loads((path / "state.json").read_text())
+    change(table)
+    resealed(path, "state.json", json.dumps(table).encode())
 
 
 def linked(path: Path) -> None:
@@ -229,8 +248,7 @@ def test_an_old_one_that_cant_be_removed_is_said(folder, setup):
 
 
 def train_with(config: RunConfig, monkeypatch, files: Files, **options):
-    monkeypatch.setattr(loop, "save_checkpoint", partial(save_checkpoint, files=files))
-    monkeypatch.setattr(loop, "remove_old_checkpoints", partial(remove_old_checkpoints, files=files))
+    monkeypatch.setattr(saving, "Files", lambda: files)
     return train(None, None, config, progress=False, **options)
 
 

@@ -13,7 +13,7 @@ from quatrain.optim import AdamW
 from quatrain.runlog import Noted, StepDone, read_events
 from quatrain.training import train
 from quatrain.training.economy import Economy
-from quatrain.training.step import train_step
+from quatrain.training.step import Step, train_step
 from tests.models.engine_models import batch_of, random_model, samples
 
 
@@ -136,3 +136,24 @@ def test_a_real_shortage_is_survived():
         losses.append(result.loss)
         objective.abandon()
     assert told and losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_memory_that_runs_out_in_a_step_that_was_taken_up_begins_the_step_anew():
+    """What another process has done of it is gone with the gradient, and is done again."""
+    batches = [batch_of(samples(lengths=lengths)) for lengths in ((5, 11), (3, 8), (20, 20))]
+    found = []
+    for room in (1000, 30):
+        model = random_model("llama").train()
+        objective: Any = Small(Objective(model, fused_blocks="on"), room)
+        parameters: Any = list(adapter_parameters(model).values())
+        optimizer, told = AdamW(parameters, lr=1e-3), []
+        first = Step(objective, parameters, batches)
+        assert not first.accumulate(lambda to_do: to_do > 1)
+        economy = Economy(objective, optimizer, told.append)
+        step = Step(objective, parameters, batches, losses=first.losses(), economy=economy)
+        assert step.accumulate() and len(told) == (room == 30)
+        found.append((step.finish(optimizer, max_grad_norm=1.0), [p.detach().clone() for p in parameters]))
+    (whole, expected), (pieces, ours) = found
+    assert pieces.loss == pytest.approx(whole.loss, rel=1e-5) and pieces.tokens == whole.tokens
+    for a, b in zip(ours, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

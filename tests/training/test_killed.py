@@ -4,19 +4,15 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from quatrain.adapters import LoraConfig
-from quatrain.runlog import RunFolder, StepDone, read_events
-from quatrain.training import RunConfig, loop, train
-from quatrain.training.checkpoint import save_checkpoint
-from quatrain.training.checkpoints_kept import remove_old_checkpoints
+from quatrain.runlog import RunFolder
+from quatrain.training import RunConfig, saving, train
 from tests.training.faults import KILLED, FaultyFiles, kill
+from tests.training.same import assert_same
 
 
 @pytest.fixture
@@ -30,32 +26,10 @@ def config(config_for) -> RunConfig:
 def whole(config, monkeypatch) -> tuple[RunFolder, list[str]]:
     """The folder of a run that nothing happened to, and the points that it passed."""
     files = FaultyFiles(kill)
-    monkeypatch.setattr(loop, "save_checkpoint", partial(save_checkpoint, files=files))
-    monkeypatch.setattr(loop, "remove_old_checkpoints", partial(remove_old_checkpoints, files=files))
+    monkeypatch.setattr(saving, "Files", lambda: files)
     folder = train(None, None, config, progress=False).folder
     monkeypatch.undo()
     return folder, files.points
-
-
-def outcome(folder: RunFolder) -> tuple[list[tuple], dict[str, torch.Tensor], dict[str, torch.Tensor], str]:
-    """Everything that training computes: steps, adapter, moments, and where it is in data and random numbers."""
-    steps = [
-        (e.step, e.loss, e.grad_norm, e.learning_rate, e.epoch)
-        for e in read_events(folder.events)
-        if isinstance(e, StepDone)
-    ]
-    last = folder.checkpoint(folder.checkpoint_steps()[-1])
-    adapter = load_file(folder.adapter / "adapter_model.safetensors")
-    return steps, adapter, load_file(last / "optimizer.safetensors"), (last / "state.json").read_text()
-
-
-def assert_same(one: RunFolder, two: RunFolder) -> None:
-    (steps, *tensors, state), (other_steps, *other_tensors, other_state) = outcome(one), outcome(two)
-    assert steps == other_steps
-    assert state == other_state
-    for ours, theirs in zip(tensors, other_tensors, strict=True):
-        assert ours.keys() == theirs.keys()
-        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def kill_and_resume(config: RunConfig, whole: tuple[RunFolder, list[str]], points: list[int], tmp_path: Path) -> None:

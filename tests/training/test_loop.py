@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from quatrain.adapters import LoraConfig
 from quatrain.errors import CheckpointError, ConfigError, DataError
 from quatrain.evaluation import TaskConfig
+from quatrain.models.objective import Objective
 from quatrain.runlog import (
     CheckpointSaved,
     Evaluated,
@@ -58,26 +59,6 @@ def test_a_run_learns_and_leaves_a_complete_folder(config_for, rows):
     assert len(of_kind(result, CheckpointSaved)) >= 2
     for path in (result.folder.config, result.folder.report, result.folder.adapter, result.folder.tensorboard):
         assert path.exists()
-
-
-@pytest.mark.parametrize(
-    "changes", [{}, {"packing": False, "per_device_train_batch_size": 3}, {"optim": "adamw_32bit"}]
-)
-def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(config_for, tmp_path, changes):
-    lora = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.2)
-    whole = config_for(output_dir=str(tmp_path / "whole"), lora=lora, **changes)
-    expected = run(whole)
-
-    halves = config_for(output_dir=str(tmp_path / "halves"), lora=lora, **changes)
-    first = run(halves, sinks=[raise_at_step(3)])
-    assert (first.status, first.step) == ("interrupted", 3)
-    second = run(halves, resume=True)
-    assert second.step == expected.step
-    one, two = adapter_of(whole), adapter_of(halves)
-    assert one.keys() == two.keys()
-    assert all(torch.equal(one[k], two[k]) for k in one)
-    key = [(s.step, s.loss, s.grad_norm, s.learning_rate, s.epoch) for s in of_kind(expected, StepDone)]
-    assert key == [(s.step, s.loss, s.grad_norm, s.learning_rate, s.epoch) for s in of_kind(second, StepDone)]
 
 
 def test_a_folder_with_a_run_is_not_touched_without_being_told(config_for):
@@ -167,7 +148,10 @@ def raise_at_step(number: int):
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"lora": LoraConfig(r=8)}, "`lora`"), ({"gradient_accumulation_steps": 1}, "`gradient_accumulation_steps`")],
+    [
+        ({"lora": LoraConfig(r=8)}, r"`lora\.r`.*`lora\.lora_alpha`"),
+        ({"gradient_accumulation_steps": 1}, "`gradient_accumulation_steps`"),
+    ],
 )
 def test_resuming_with_another_shape_is_refused_before_anything_loads(config_for, change, words):
     run(config_for(), sinks=[raise_at_step(2)])
@@ -227,14 +211,14 @@ def test_an_interrupted_measurement_ends_the_run_with_a_checkpoint(config_for, r
     assert run(config_for(task_eval=task, max_steps=2), resume=True).status == "completed"
 
 
-def test_a_run_that_fails_is_recorded_as_failed(config_for):
-    def fail(event: Event) -> None:
-        if isinstance(event, StepDone):
-            raise RuntimeError("the tracker fell over")
+def test_a_run_that_fails_is_recorded_as_failed(config_for, monkeypatch):
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("out of luck")
 
     config = config_for()
+    monkeypatch.setattr(Objective, "accumulate", fail)
     with pytest.raises(RuntimeError):
-        run(config, sinks=[fail])
+        run(config)
     events = read_events(Path(config.output_dir) / "events.jsonl")
     assert isinstance(events[-1], RunFinished) and events[-1].status == "failed"
     assert any(isinstance(e, Noted) and e.level == "error" for e in events)

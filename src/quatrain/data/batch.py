@@ -46,6 +46,8 @@ class MicroBatch:
     """Tokens of samples, without padding and filling."""
     num_supervised: int
     """Targets that aren't -100."""
+    samples: tuple[int, ...] = ()
+    """Which of the loader's samples these are, by number."""
 
 
 def packed_batch(samples: Sequence[Sample], pad_token_id: int, *, tokens: int, longest: int) -> MicroBatch:

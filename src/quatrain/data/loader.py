@@ -5,6 +5,7 @@ A checkpoint that holds these two resumes with the very next micro-batch, withou
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from quatrain.data.batch import MicroBatch, packed_batch, padded_batch, rounded
@@ -90,7 +91,7 @@ class Loader:
         for index in range(self._index, len(plan)):
             last = index + 1 == len(plan)
             self._epoch, self._index = (number + 1, 0) if last else (number, index + 1)
-            yield self._build(plan[index])
+            yield replace(self._build(plan[index]), samples=tuple(plan[index]))
 
     def state_dict(self) -> dict[str, Any]:
         """The position, and what it is a position in; made of numbers and strings only."""

@@ -6,6 +6,7 @@
       adapter_config.json, adapter_model.safetensors   the adapter, in PEFT's format
       start.safetensors                                what its start has taken out of the base, if it did
       optimizer.safetensors                            moments, as they are stored
+      gradients.safetensors                            the gradient so far, if the run was left within a step
       state.json                                       step, place in the data, random state
       manifest.json                                    size and SHA-256 of the others: the seal
 
@@ -15,14 +16,16 @@ and what is left of it isn't taken for one. Loading takes the newest checkpoint 
 """
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from quatrain.adapters import adapter_parameters
 from quatrain.adapters.starts.sharing import STARTS, save_starts
 from quatrain.adapters.trained import base_change, save_trained
 from quatrain.errors import CheckpointError
@@ -34,7 +37,7 @@ from quatrain.training.seal import flaw, seal
 from quatrain.training.state import Progress, State, read_state, restore_random, state_of
 
 _WEIGHTS, _CONFIG, _CARD = "adapter_model.safetensors", "adapter_config.json", "README.md"
-_OPTIMIZER, _STATE = "optimizer.safetensors", "state.json"
+_OPTIMIZER, _GRADIENTS, _STATE = "optimizer.safetensors", "gradients.safetensors", "state.json"
 REQUIRED = (_WEIGHTS, _CONFIG, _OPTIMIZER, _STATE)
 
 
@@ -46,6 +49,8 @@ class Found:
     state: State
     moments: dict[str, Tensor]
     """The optimizer's."""
+    gradients: dict[str, Tensor]
+    """Of a step that the run was left in; empty between two."""
     skipped: tuple[str, ...]
     """Newer checkpoints that are damaged, each with what is wrong, newest first."""
 
@@ -62,8 +67,18 @@ class Found:
             )
         setup.optimizer.load_state_tensors(self.moments)
         setup.loader.load_state_dict(self.state.data)
-        restore_random(self.state.random)
+        self._restore_gradients(adapter_parameters(setup.model))
+        restore_random(self.state.random, setup.device)
         return self.state.progress
+
+    def _restore_gradients(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        if any(name not in parameters or parameters[name].shape != g.shape for name, g in self.gradients.items()):
+            raise CheckpointError(
+                f"{self.path / _GRADIENTS} doesn't fit the adapter beside it; remove {self.path} to resume from an "
+                "older checkpoint"
+            )
+        for name, gradient in self.gradients.items():
+            parameters[name].grad = gradient.to(parameters[name].device)
 
 
 def save_checkpoint(folder: RunFolder, setup: Setup, progress: Progress, *, files: Files | None = None) -> Path:
@@ -127,11 +142,9 @@ def find_checkpoint(folder: RunFolder) -> Found:
         wrong = flaw(path, REQUIRED)
         if wrong is None:
             try:
-                state, moments = read_state(path / _STATE), load_file(path / _OPTIMIZER)
+                return _read(path, step, tuple(skipped))
             except (OSError, ValueError, RecursionError, SafetensorError) as error:
                 wrong = f"its state is unreadable ({error})"
-            else:
-                return Found(path, state, moments, tuple(skipped))
         skipped.append(f"checkpoint {path} is damaged: {wrong}")
     raise CheckpointError(
         f"{folder.path} holds no checkpoint that is whole: {'; '.join(skipped)}. Put back a copy of one of them, or "
@@ -148,5 +161,26 @@ def _write(aside: Path, setup: Setup, progress: Progress, files: Files) -> None:
         files.write(lambda: save_starts(starts, aside / STARTS), aside / STARTS)
     moments = setup.optimizer.state_tensors()
     files.write(lambda: save_file(moments, aside / _OPTIMIZER), aside / _OPTIMIZER)
+    if progress.losses:
+        gradients = _gradients(setup)
+        files.write(lambda: save_file(gradients, aside / _GRADIENTS), aside / _GRADIENTS)
     state = json.dumps(state_of(setup, progress), indent=1)
     files.write(lambda: (aside / _STATE).write_text(state, encoding="utf-8"), aside / _STATE)
+
+
+def _gradients(setup: Setup) -> dict[str, Tensor]:
+    """By the parameter's name; copies, because our own blocks keep all of them in one buffer."""
+    named = adapter_parameters(setup.model).items()
+    return {name: p.grad.detach().cpu().clone() for name, p in named if p.grad is not None}
+
+
+def _read(path: Path, step: int, skipped: tuple[str, ...]) -> Found:
+    """
+    Raises:
+        OSError, ValueError, SafetensorError: its files aren't what they are to be.
+    """
+    state = read_state(path / _STATE)
+    if state.progress.step != step:
+        raise ValueError(f"{_STATE} is of step {state.progress.step}")
+    gradients = load_file(path / _GRADIENTS) if state.progress.losses else {}
+    return Found(path, state, load_file(path / _OPTIMIZER), gradients, skipped)

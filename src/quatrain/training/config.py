@@ -169,6 +169,10 @@ class RunConfig:
     seed: int = 42
     """Draws the adapter's start, dropout and the order of the data."""
 
+    full_determinism: bool = False
+    """On a GPU: choose kernels that give the same bits in every run, so that a resumed run equals an uninterrupted one
+    bit for bit there too. Attention then runs slower. On a CPU it is so anyway."""
+
     def __post_init__(self):
         for name, value in self._as_stored().items():
             object.__setattr__(self, name, value)

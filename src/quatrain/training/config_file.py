@@ -5,8 +5,10 @@ findings into one sentence each, with the nearest known key.
 """
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, get_args, get_type_hints
@@ -14,7 +16,7 @@ from typing import Any, ClassVar, get_args, get_type_hints
 import yaml
 
 from quatrain.data import DataConfig
-from quatrain.errors import ConfigError
+from quatrain.errors import CheckpointError, ConfigError
 from quatrain.training.config import SWITCHES, RunConfig
 from quatrain.untrusted import BoundedLoader, parse_yaml, read_text
 
@@ -64,8 +66,29 @@ def _checked(owner: type, values: Mapping[str, Any], place: tuple[str, ...] = ()
 
 
 def write_config(config: RunConfig, path: Path) -> None:
-    """Every setting, defaults included, so that the run can be repeated with a later version's defaults."""
-    path.write_text(yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    """Every setting, defaults included, so that the run can be repeated with a later version's defaults.
+
+    Written aside and renamed: without its config, a run can't be resumed.
+
+    Raises:
+        CheckpointError: the disk can't.
+    """
+    text = yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True)
+    aside = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} can't be written ({error}); free space on that disk, or choose another"
+        ) from error
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -9,7 +9,6 @@ too much, its blocks keep less. What was given up stays so: the next step would 
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
 
 from quatrain.data import MicroBatch
 from quatrain.data.pieces import pieces
@@ -17,8 +16,8 @@ from quatrain.errors import DeviceError
 from quatrain.models.objective import Objective
 from quatrain.optim import AdamW
 
-Accumulate = Callable[[Sequence[MicroBatch]], Tensor]
-"""Adds the gradients of some micro-batches and returns their loss."""
+Accumulate = Callable[[Sequence[Sequence[MicroBatch]]], None]
+"""Adds the gradients of some micro-batches, each in pieces; called again when memory has run out."""
 
 
 class Economy:
@@ -35,8 +34,8 @@ class Economy:
         self._objective, self._optimizer, self._tell, self._expected = objective, optimizer, tell, expected
         self._parts = 1
 
-    def run(self, accumulate: Accumulate, micro_batches: Sequence[MicroBatch]) -> Tensor:
-        """What `accumulate` returns for the samples of `micro_batches`.
+    def run(self, accumulate: Accumulate, micro_batches: Sequence[MicroBatch]) -> None:
+        """Call `accumulate` with the samples of `micro_batches`, until it gets through.
 
         Raises:
             DeviceError: one sample alone is too much, whatever is given up.
@@ -44,7 +43,8 @@ class Economy:
         while True:
             batches = self._cut(micro_batches, self._parts)
             try:
-                return accumulate(batches)
+                accumulate(batches)
+                return
             except torch.OutOfMemoryError as error:
                 said = str(error).partition(". ")[0]
             # Only behind the handler are the failed step's frames gone, and with them its tensors.
@@ -76,11 +76,9 @@ class Economy:
             return ""
         return f", where the plan saw {self._expected / 2**30:.2f} GiB at most"
 
-    def _cut(self, micro_batches: Sequence[MicroBatch], parts: int) -> list[MicroBatch]:
-        if parts == 1:
-            return list(micro_batches)
-        return [piece for batch in micro_batches for piece in pieces(batch, parts)]
+    def _cut(self, micro_batches: Sequence[MicroBatch], parts: int) -> list[list[MicroBatch]]:
+        return [[batch] if parts == 1 else pieces(batch, parts) for batch in micro_batches]
 
 
-def _longest(batches: Sequence[MicroBatch]) -> int:
-    return max((batch.input_ids.numel() for batch in batches), default=0)
+def _longest(batches: Sequence[Sequence[MicroBatch]]) -> int:
+    return max((piece.input_ids.numel() for batch in batches for piece in batch), default=0)

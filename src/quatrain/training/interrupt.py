@@ -1,12 +1,21 @@
-"""Ctrl-C and SIGTERM ask for an orderly end: the step is finished and a checkpoint saved. A second one ends at once."""
+"""Ctrl-C and SIGTERM ask for an orderly end: the step is finished and a checkpoint saved. A second one ends at once.
+
+A step can take minutes, and those who stop programs have less patience: Kubernetes and Slurm send SIGKILL 30 seconds
+after SIGTERM. So a step that would take longer than :data:`PATIENCE_S` from then on is left after its present
+micro-batch, and saved with its gradient so far; resuming takes it up there.
+"""
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+PATIENCE_S = 15.0
+"""Seconds that a step may still take when a stop is asked for. As many again are left for the checkpoint."""
 
 
 class Interrupted(Exception):
@@ -25,6 +34,7 @@ class StopRequest:
 
     def __init__(self, say: Callable[[str], None] = lambda text: None):
         self.asked = False
+        self._asked_at = 0.0
         self._say = say
         self._before: dict[int, Any] = {}
 
@@ -41,9 +51,19 @@ class StopRequest:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
+            # What hangs in a library doesn't hear of the exception: the next signal is the system's to handle.
+            for each in self._SIGNALS:
+                signal.signal(each, signal.SIG_DFL)
             raise KeyboardInterrupt
-        self.asked = True
-        self._say("stopping after this step, with a checkpoint; once more stops at once, without")
+        self.asked, self._asked_at = True, time.monotonic()
+        self._say(
+            f"stopping with a checkpoint: after this step, or within it if it takes longer than {PATIENCE_S:.0f} s; "
+            "once more stops at once, without"
+        )
+
+    def waits(self, seconds: float) -> bool:
+        """Whether there is time for work of so many seconds: always, until a stop is asked for."""
+        return not self.asked or time.monotonic() - self._asked_at + seconds <= PATIENCE_S
 
     def check(self) -> None:
         """Raises :class:`Interrupted` if a stop was asked for."""

@@ -27,12 +27,12 @@ _LARGEST_MANIFEST = 2**20
 
 
 def seal(folder: Path, files: Files) -> None:
-    """Sync every file in `folder`, then write its manifest and sync that and the folder.
+    """Sync every file in `folder` (not in folders below it), then write its manifest and sync that and the folder.
 
     Raises:
         OSError: the disk can't.
     """
-    paths = sorted(folder.iterdir())
+    paths = sorted(path for path in folder.iterdir() if path.is_file())
     entries = {path.name: {"size": path.stat().st_size, "sha256": _sum(path)} for path in paths}
     for path in paths:
         files.sync(path)

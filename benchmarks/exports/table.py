@@ -33,6 +33,6 @@ def _continuations(result: dict[str, Any]) -> str:
     lines = ["| form | loaded by | prompts continued alike | tokens alike |", "|---|---|---|---|"]
     lines += [
         f"| {c['form']} | {c['engine']} | {c['same_prompts']} of {result['prompts']} | {c['same']:.1%} |"
-        for c in result["continuations"]
+        for c in result["continuations"].values()
     ]
     return "\n".join(lines)

@@ -135,7 +135,7 @@ def export(
                 subject,
                 aside / GGUF_FILE if to in GGUF_TARGETS else aside,
                 onto,
-                dtype=None if to == "bnb-4bit" else wishes.dtype,
+                dtype=wishes.dtype if to == "safetensors" else None,
                 tolerance=TOLERANCE[onto] if tolerance is None else tolerance,
                 progress=progress,
             )

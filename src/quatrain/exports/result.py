@@ -30,7 +30,7 @@ class Compared:
     written: Agreement
     """Of what was written."""
     other: Agreement | None
-    """Of a 16-bit merge onto the other base; None where there is none, or four bits were written."""
+    """Of a merge onto the other base; None where there is none, or the form isn't `safetensors`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,9 @@ _UNITS = {
     "teraflops": "TFLOP/s",
     "context_tokens": "tokens",
     "speed_percent": "%",
+    "frobenius": "%",
+    "nuclear": "% nuclear",
+    "kl": "KL",
 }
 """Of metrics that have one; perplexities and losses are plain numbers."""
 _MORE_IS_BETTER = {

@@ -5,6 +5,7 @@ from fnmatch import fnmatchcase
 
 from benchmarks.case import Case
 from benchmarks.measurements import (
+    adapter_starts,
     ceilings,
     cpu_attention,
     decoding,
@@ -35,6 +36,7 @@ CASES: dict[str, Case] = {
         cpu_attention,
         loss_curves,
         fused_curve,
+        adapter_starts,
         ceilings,
     )
     for case in kind.CASES

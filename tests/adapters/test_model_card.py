@@ -4,7 +4,8 @@ import pytest
 from huggingface_hub import ModelCard
 from torch import nn
 
-from quatrain.adapters import attach_lora, save_adapter
+from quatrain.adapters import LoraConfig, attach_lora, save_adapter
+from quatrain.adapters.model_card import CardFacts
 
 
 def saved(folder, base):
@@ -20,6 +21,23 @@ def test_front_matter_names_a_base_of_the_hub(tmp_path):
         "tags": ["base_model:adapter:org-1/some.model-2b", "lora"],
     }
     assert 'from_pretrained("org-1/some.model-2b")' in card.text and 'load_model("org-1/some.model-2b")' in card.text
+
+
+def test_kind_data_settings_and_losses_stand_in_it(tmp_path):
+    model = nn.ModuleDict({"up": nn.Linear(4, 4), "norm": nn.LayerNorm(4)})
+    attach_lora(model, LoraConfig(r=2, use_dora=True, modules_to_save=["norm"]))
+    facts = CardFacts(data=("3 samples.",), settings={"r": "2"}, results={"training loss": ("2.5", "1.25")})
+    card = ModelCard.load(save_adapter(model, tmp_path, facts=facts) / "README.md")
+    assert card.data.tags == ["lora", "dora"]
+    for words in (
+        "# DoRA adapter",
+        "`norm`",
+        "3 samples.",
+        "| r | 2 |",
+        "| training loss | 2.5 | 1.25 |",
+        "## Loading",
+    ):
+        assert words in card.text
 
 
 @pytest.mark.parametrize("base", [None, "/home/me/models/base", "./models/base", "../base", "base.gguf", "a/b/c"])

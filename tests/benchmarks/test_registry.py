@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import __main__ as program
 from benchmarks.case import COPY, QUATRAIN, SIXTEEN_BITS, TORCH
-from benchmarks.measurements import fused_curve, streaming
+from benchmarks.measurements import adapter_starts, fused_curve, streaming
 from benchmarks.registry import CASES, select
 
 
@@ -39,7 +39,7 @@ def test_cases_are_consistent():
     for name, case in CASES.items():
         assert case.name == name
         assert case.listed or name.startswith(("selftest", "fused_curve_cpu"))
-        ours = (QUATRAIN, TORCH, COPY, SIXTEEN_BITS, fused_curve.FUSED, fused_curve.AUTOGRAD)
+        ours = (QUATRAIN, TORCH, COPY, SIXTEEN_BITS, fused_curve.FUSED, fused_curve.AUTOGRAD, *adapter_starts.STARTS)
         assert all(who.requires or who in ours for who in case.contenders)
         pickle.dumps(case.options)
 

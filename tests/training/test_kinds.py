@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from quatrain.adapters import LoraConfig, adapter_layers
 from quatrain.errors import ConfigError
 from quatrain.models import load_model
-from quatrain.runlog import StepDone, read_events
+from quatrain.report.wording import score
+from quatrain.runlog import Evaluated, StepDone, read_events
 from quatrain.training import RunConfig, train
 from quatrain.training.build import build
 from quatrain.training.opening import open_model
@@ -119,6 +120,19 @@ def test_pefts_loraplus_makes_the_same_groups():
     names = {id(p): name for name, p in parameters.items()}
     found = {names[id(p)]: 1e-3 * g["lr_ratio"] for g in _groups(parameters, 16) for p in g["params"]}
     assert found == expected
+
+
+def test_the_card_says_what_was_trained_on_what_and_to_which_loss(config_for):
+    lora = LoraConfig(r=4, use_dora=True, trainable_token_indices=[3])
+    run = train(None, None, config_for(lora=lora, max_steps=2), progress=False)
+    card = (run.folder.adapter / "README.md").read_text()
+    held_out = [e for e in read_events(run.folder.events) if isinstance(e, Evaluated) and e.loss is not None]
+    before, after = (score("loss", e.loss) for e in (held_out[0], held_out[-1]) if e.loss is not None)
+    for words in ("24 samples: ", "| steps | 2 |", "| use_dora | True |", f"| held-out loss | {before} | {after} |"):
+        assert words in card
+    assert "in four bits (nf4, blocks of 64, scales in 8 bits)" in card
+    assert "1 trained row of the embedding" in card and "resize_token_embeddings" in card
+    assert str(run.folder.path) not in card and str(config_for().train_data.path) not in card
 
 
 def test_tokens_for_a_stored_adapter_are_refused(config_for):

@@ -9,6 +9,7 @@ from torch import nn
 from quatrain.adapters.attach import adapter_layers, adapter_parameters, replace_module
 from quatrain.adapters.dora import DoraLinear
 from quatrain.adapters.lora import LoraLinear, linear_features
+from quatrain.adapters.model_card import CardFacts
 from quatrain.adapters.peft_format import read_adapter, write_adapter
 from quatrain.adapters.provenance import Provenance, base_identity, check_base, provenance_of
 from quatrain.adapters.selection import selection_of
@@ -25,6 +26,7 @@ def save_adapter(
     *,
     base_model_name_or_path: str | None = None,
     provenance: Provenance | None = None,
+    facts: CardFacts | None = None,
 ) -> Path:
     """Write the model's adapter in PEFT's format, so that ``PeftModel.from_pretrained(base, folder)`` loads it.
 
@@ -37,12 +39,13 @@ def save_adapter(
         base_model_name_or_path: name of the base, stored for those who load the adapter. Default: what the model was
             loaded from.
         provenance: what the adapter was trained on. Default: what the model itself knows, which isn't its tokenizer.
+        facts: what the card in `README.md` says of its training.
 
     Raises:
         AdapterError: the model carries no adapter.
         OutputError: the folder can't be written; an adapter that was there is still there.
     """
-    return write_adapter(stored_adapter(model, base_model_name_or_path, provenance), Path(folder))
+    return write_adapter(stored_adapter(model, base_model_name_or_path, provenance), Path(folder), facts)
 
 
 def stored_adapter(

@@ -59,7 +59,8 @@ def linear_weight(linear: nn.Module) -> Tensor:
     return weight.T if is_transposed(linear) else weight
 
 
-def _device_of(module: nn.Module) -> torch.device:
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's tensors lie."""
     if isinstance(module, QuantizedModule):
         return module.compute_device
     for tensor in (*module.parameters(), *module.buffers()):
@@ -105,7 +106,7 @@ class LoraLinear(nn.Module):
         a_RI, b_OR = draw(
             init_lora_weights, r=r, inputs=self.in_features, outputs=self.out_features, generator=generator
         )
-        device = _device_of(base_layer)
+        device = device_of(base_layer)
         self.lora_A = nn.Parameter(a_RI.to(device))
         self.lora_B = nn.Parameter(b_OR.to(device))
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from quatrain.adapters.model_card import CARD, write_card
+from quatrain.adapters.model_card import CARD, CardFacts, write_card
 from quatrain.adapters.peft_config import StoredConfig, read_config, write_config
 from quatrain.adapters.peft_tensors import Sorted, sort_tensors, to_tensors
 from quatrain.adapters.provenance import read_provenance, to_metadata
@@ -24,8 +24,13 @@ from quatrain.untrusted import file_in
 WEIGHTS = "adapter_model.safetensors"
 
 
-def write_adapter(adapter: StoredAdapter, folder: Path) -> Path:
+def write_adapter(adapter: StoredAdapter, folder: Path, facts: CardFacts | None = None) -> Path:
     """Write the three files aside, read them back, and put them in place; a card that is there stays.
+
+    Args:
+        adapter: what to write.
+        folder: made if it isn't there.
+        facts: for the card.
 
     Raises:
         OutputError: the disk can't, or doesn't give back what was written; what was in `folder` is still there.
@@ -36,7 +41,7 @@ def write_adapter(adapter: StoredAdapter, folder: Path) -> Path:
         save_file(tensors, aside / WEIGHTS, metadata=metadata)
         write_config(aside, adapter)
         if not (folder / CARD).exists():
-            write_card(aside, adapter.base)
+            write_card(aside, adapter, facts)
         _compare(aside / WEIGHTS, tensors)
     return folder
 

@@ -20,6 +20,7 @@ from quatrain.errors import CheckpointError
 from quatrain.files import Files
 from quatrain.runlog import RunFolder
 from quatrain.training.build import Setup
+from quatrain.training.card import facts_of
 from quatrain.training.seal import flaw, seal
 
 
@@ -42,7 +43,7 @@ def hand_over(folder: RunFolder, setup: Setup, *, files: Files | None = None) ->
             if remains.exists():
                 files.remove(remains)
         files.make_folder(aside)
-        _write(aside, setup, files)
+        _write(aside, folder, setup, files)
         wrong = difference(read_adapter(aside), trained)
         if wrong is None:
             _put_in_place(aside, final, leaving, files)
@@ -75,9 +76,15 @@ def difference(stored: StoredAdapter, trained: StoredAdapter) -> str | None:
     return f"{scales[0]} has another scale" if scales else None
 
 
-def _write(aside: Path, setup: Setup, files: Files) -> None:
+def _write(aside: Path, folder: RunFolder, setup: Setup, files: Files) -> None:
     def adapter() -> None:
-        save_adapter(setup.model, aside, base_model_name_or_path=setup.config.model, provenance=setup.provenance)
+        save_adapter(
+            setup.model,
+            aside,
+            base_model_name_or_path=setup.config.model,
+            provenance=setup.provenance,
+            facts=facts_of(setup, folder),
+        )
         if setup.config.new_tokens:
             setup.tokenizer.save_pretrained(aside)
 

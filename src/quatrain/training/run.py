@@ -92,8 +92,9 @@ class Run:
             self._save(last=True)
             if self.at.step < self.setup.total_steps:
                 return "interrupted"
-            self.saver.hand_over()
+            # The card that goes with the adapter says what it came to.
             self.measure.held_out_loss(self.at.step)
+            self.saver.hand_over()
             self.measure.task(self.at.step, "after")
         except Interrupted:
             self._save(last=True)

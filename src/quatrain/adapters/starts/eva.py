@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from quatrain.adapters.config import LoraConfig
-from quatrain.adapters.lora import linear_features
+from quatrain.adapters.lora import device_of, linear_features
 from quatrain.errors import AdapterError
 
 Inputs = tuple[Tensor, Tensor]
@@ -95,10 +95,10 @@ def input_directions(
         raise AdapterError(
             f"init_lora_weights='eva' needs `r` up to {narrowest}, the narrowest input; found {config.r}"
         )
+    device = device_of(next(iter(linears.values())))
     watch: _Watch | None = None
     ranks: dict[str, int] = {}
     for ids, counted in batches:
-        device = next(model.parameters()).device
         watch = watch or _Watch(linears, round(config.r * config.eva_rho))
         with watch.watching(counted.to(device)), torch.no_grad():
             model(input_ids=ids.to(device), use_cache=False)

@@ -30,6 +30,7 @@ def check_settings(config: "RunConfig") -> None:
             raise ConfigError("`export_to: bnb-4bit` needs `quantize_embeddings` off: bitsandbytes has no such module")
     if config.export_to == "lora-gguf":
         beyond = [name for name in ("use_dora", "modules_to_save", "trainable_token_indices") if getattr(lora, name)]
+        beyond += ["new_tokens"] if config.new_tokens else []
         if beyond:
             raise ConfigError(
                 f"`export_to: lora-gguf` needs plain LoRA, without {', '.join(beyond)}: llama.cpp's adapters are "

@@ -25,6 +25,7 @@ _HOME = {
     "load_model": "quatrain.models",
     "merge": "quatrain.exports",
     "model_summary": "quatrain.models",
+    "plan": "quatrain.training",
     "quantize_4bit": "quatrain.quantization",
     "save_adapter": "quatrain.adapters",
     "save_quantized": "quatrain.models",

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from quatrain import __version__
-from quatrain.cli import adapters, chat, doctor, evaluate, export, generate, quantize, report, train
+from quatrain.cli import adapters, chat, doctor, evaluate, export, generate, plan, quantize, report, train
 from quatrain.errors import ConfigError, QuatrainError
 
 
@@ -73,6 +73,7 @@ def options(
 
 
 app.command("train")(train.train)
+app.command("plan")(plan.plan)
 app.command("chat")(chat.chat)
 app.command("generate")(generate.generate)
 app.command("eval")(evaluate.evaluate)

@@ -2,7 +2,8 @@
 
 cuDNN's backward adds up dq in float32, as far apart as dq's own rows, and writes dk and dv in float32 for every query
 head (`benchmarks/results/lab/attention.txt` has its workspaces in bytes, which this formula gives). FlashAttention-2
-adds up dq too, with up to 128 rows more for every slot of a sample, and expands keys and values to all query heads.
+adds up dq too, with up to 128 rows more for every slot of a sample, expands keys and values to all query heads, and
+copies what isn't contiguous.
 """
 
 from typing import Literal
@@ -44,6 +45,7 @@ def backward_bytes(block: BlockShape, tokens: int, backend: Backend, item: int) 
             padded = tokens + _FLASH_PADDING * SLOTS
             rounded = block.heads * -(-block.head_dim // 32) * 32
             expanded = 2 * queries * tokens * item if block.heads != block.kv_heads else 0
-            return 4 * padded * (rounded + block.heads) + (queries * tokens * item) + apart + expanded
+            copies = 3 * queries * tokens * item  # of the output and its gradient, and dq
+            return 4 * padded * (rounded + block.heads) + copies + apart + expanded
         case "triton":
             return 4 * block.heads * tokens

@@ -45,9 +45,6 @@ class AutogradStep:
         """Nothing is offloaded."""
         return [0] * len(policies)
 
-    def in_flight(self, policies: Sequence[Policy]) -> int:
-        return 0
-
     @cached_property
     def _head(self) -> int:
         return head_bytes(self.model, self.row)

@@ -23,7 +23,7 @@ TIE = 0.005
 """Ways whose times differ by less are equally fast."""
 _HOLES = 0.02
 """Of what comes and goes, how much the allocator can't use for the next tensor."""
-_SMALLEST_HOLES = 96 << 20
+_SMALLEST_HOLES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Candidate:
     loading: int
     """The fullest moment of loading."""
     outside: int
-    """Context, holes, and tensors that are nobody's any more but still being copied."""
+    """Context, and holes between tensors."""
     host: dict[str, int]
     micro_batch: dict[str, float]
     """Seconds, by part."""
@@ -96,7 +96,7 @@ class Workshop:
 
     def __init__(self, request: Request, standing: Standing, rows: int):
         self.request, self.standing, self.rows, self.model = request, standing, rows, request.model
-        self._seen: dict[Kept, tuple[Held, int, int]] = {}
+        self._seen: dict[Kept, tuple[Held, int]] = {}
         card, tokens = request.card, rows * request.max_length
         self.row = Row(
             tokens=tokens,
@@ -115,7 +115,7 @@ class Workshop:
         """The whole cost of one choice."""
         request, card = self.request, self.request.card
         policies = [request.policies[name] for name in kept.names(len(self.model.blocks))]
-        held, in_flight, away = self._held(kept, policies)
+        held, away = self._held(kept, policies)
         standing = self.standing.parts(streamed, paged=paged) | {"shared buffers": self.shared}
         state, blob = self.standing.optimizer, self.standing.blob
         host = {"offloaded activations": away, "optimizer state": state if paged else 0}
@@ -133,19 +133,19 @@ class Workshop:
             held=held,
             evaluating=self.evaluating,
             loading=self.standing.loading(standing),
-            outside=card.context + in_flight + holes,
+            outside=card.context + holes,
             host={part: nbytes for part, nbytes in host.items() if nbytes},
             micro_batch=self.pace.seconds(policies, streamed * blob, on_disk * blob, request.disk),
             optimizer=self.pace.optimizer(state, paged=paged),
             micro_batches=-(-request.rows // self.rows),
         )
 
-    def _held(self, kept: Kept, policies: Sequence[steps.Policy]) -> tuple[Held, int, int]:
-        """What a step holds, what is in flight, and what is away: the same however weights and state are kept."""
+    def _held(self, kept: Kept, policies: Sequence[steps.Policy]) -> tuple[Held, int]:
+        """What a step holds, and what is away: the same however weights and state are kept."""
         found = self._seen.get(kept)
         if found is None:
             away = sum(self.step.at("offload", policies))
-            found = self._seen[kept] = (self.step.fullest(policies), self.step.in_flight(policies), away)
+            found = self._seen[kept] = (self.step.fullest(policies), away)
         return found
 
 

@@ -6,7 +6,7 @@ an H200 (`benchmarks/results/lab/step_6.txt`, `attention.txt`) and estimates for
 """
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from quatrain.errors import ConfigError
 from quatrain.memory.attention import Backend
@@ -32,7 +32,7 @@ class Card:
     """The major CUDA compute capability; 0 for a processor."""
     backend: Backend
     """The kernel that attends."""
-    context: int = 700 * _MIB
+    context: int = 800 * _MIB
     """What the driver, libraries and compiled kernels take beside tensors; of the host, the process without a model."""
 
     @property
@@ -142,6 +142,33 @@ def card_named(name: str) -> Card:
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(f"no card is called {name!r}; {hint}known are {', '.join(CARDS)}")
     return found
+
+
+def card_like(name: str, memory: int, generation: int, multiprocessors: int) -> Card:
+    """A GPU that is there, by what it says of itself: the card of its name, or one of its generation in proportion.
+
+    Args:
+        name: such as "NVIDIA A100-SXM4-40GB". memory: bytes in all.
+        generation: the major compute capability.
+    """
+    plain = _plain(name)
+    named = [card for card in CARDS.values() if _plain(card.name.partition("-")[0]) in plain]
+    longest = max((len(card.name.partition("-")[0]) for card in named), default=0)
+    named = [card for card in named if len(card.name.partition("-")[0]) == longest]
+    named = [card for card in named if abs(card.memory / memory - 1) < _SAME_MEMORY]
+    if named:
+        variant = max(named, key=lambda card: _plain(card.name) in plain)
+        return replace(variant, name=name, memory=memory)
+    known = max(g for g in _REFERENCE if g <= max(generation, min(_REFERENCE)))
+    model, processors = _REFERENCE[known]
+    share = multiprocessors / processors
+    card = CARDS[model]
+    return replace(card, name=name, memory=memory, flops=card.flops * share, bandwidth=card.bandwidth * share)
+
+
+_SAME_MEMORY = 0.1
+_REFERENCE = {8: ("rtx4090", 128), 9: ("h100", 132), 10: ("b200", 148), 12: ("rtx5090", 170)}
+"""A card of each generation, and its multiprocessors."""
 
 
 def _plain(name: str) -> str:

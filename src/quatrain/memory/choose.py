@@ -86,6 +86,8 @@ def spread(chosen: int, of: int) -> tuple[int, ...]:
 
 def _remedy(request: Request) -> str:
     """The nearest change that would fit."""
+    if not request.may_stream and _possible(replace(request, may_stream=True)):
+        return "It would fit with `memory` set: weights of blocks are streamed then"
     length = request.max_length // 2
     while length >= _SHORTEST:
         if _possible(replace(request, max_length=length, rows_at_once=(1,))):

@@ -4,8 +4,11 @@ A plan is carried out elsewhere. The engine takes its policies and head chunk, t
 and whoever places weights, which blocks stay on the device. All bytes are of the device unless a name says host.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
+
+from quatrain.memory.amounts import duration, gigabytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,3 +87,52 @@ class Plan:
     def seconds(self) -> float:
         """An optimizer step."""
         return self.micro_batches * sum(self.seconds_by_part.values()) + self.optimizer_seconds
+
+    def __str__(self) -> str:
+        """All of it for a person, a fact a line."""
+        bound = "" if self.exact else "at most "
+        share = f"{bound}{gigabytes(self.needed)} of {gigabytes(self.budget)}"
+        lines = [f"{self.device}: {share}, {duration(self.seconds)} a step", *self._blocks(), ""]
+        lines += _table(self.bytes_by_part, gigabytes)
+        lines += _table({"peak of a step": self.peak, "outside tensors": self.outside_tensors}, gigabytes, total=False)
+        others = ", ".join(f"{gigabytes(nbytes)} {when}" for when, nbytes in self.peaks.items() if when != "training")
+        lines.append(f"peak at other times: {others}")
+        if self.host_bytes:
+            lines += ["", "pinned on the host", *_table(self.host_bytes_by_part, gigabytes)]
+        lines += ["", f"a micro-batch of {self.micro_batch_tokens:,} tokens, {self.micro_batches} a step"]
+        lines += _table(self.seconds_by_part, duration)
+        lines += _table({"optimizer, once a step": self.optimizer_seconds}, duration, total=False)
+        lines += ["", "if all blocks kept", *self._choices(), "", *self.notes]
+        return "\n".join(lines)
+
+    @property
+    def in_one_line(self) -> str:
+        """For a log."""
+        return (
+            f"{gigabytes(self.needed)} of {gigabytes(self.budget)} on {self.device}, {duration(self.seconds)} a step, "
+            f"in micro-batches of {self.micro_batch_tokens:,} tokens; {'; '.join(self._blocks())}"
+        )
+
+    def _blocks(self) -> Iterator[str]:
+        """Which blocks keep what, and where weights and state are."""
+        first = 0
+        for name, group in groupby(self.policies):
+            last = first + len(list(group)) - 1
+            yield f"blocks {first}–{last} keep what `gradient_checkpointing: {name}` says"
+            first = last + 1
+        for blocks, where in ((self.streamed_blocks, "pinned host memory"), (self.disk_blocks, "disk")):
+            if blocks:
+                yield f"weights of {len(blocks)} blocks are streamed from {where}"
+        if self.paged_optimizer:
+            yield "the optimizer's state is paged"
+
+    def _choices(self) -> Iterator[str]:
+        for choice in self.choices:
+            host = f", {gigabytes(choice.host)} on the host" if choice.host else ""
+            fits = "" if choice.needed <= self.budget else ", more than there is"
+            yield f"  {choice.policy:<22}{gigabytes(choice.needed):>10}{duration(choice.seconds):>10}{host}{fits}"
+
+
+def _table(values: Mapping[str, float], words, *, total: bool = True) -> list[str]:
+    rows = [f"  {name:<22}{words(value):>10}" for name, value in values.items()]
+    return [*rows, f"  {'in all':<22}{words(sum(values.values())):>10}"] if total and len(rows) > 1 else rows

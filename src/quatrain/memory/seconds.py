@@ -17,7 +17,7 @@ from quatrain.memory.step import GROUPS, Policy, Step
 
 _GAP, _KERNELS_OF_A_BLOCK = 2e-6, 70
 """Seconds between two kernels, and how many a block asks for forward and backward."""
-_PYTHON_OF_A_BLOCK = 4.5e-3
+_PYTHON_OF_A_BLOCK = 6e-3
 """Seconds that Python needs to ask for them, which the GPU only waits for where a step can't be recorded."""
 _MICRO_BATCH, _OPTIMIZER_STEP = 1.5e-3, 2e-3
 """Seconds of small work around a micro-batch and around an update: ids, positions, the head's ends; norms, clipping."""
@@ -68,7 +68,7 @@ class Pace:
         waiting = max(0.0, max(coming, away / self.card.bus) - forward)
         waiting += max(0.0, coming + away / self.card.bus - backward)
         found = {"forward": forward, "backward": backward, "head and loss": self.head, "overhead": _MICRO_BATCH}
-        if away and self.card.is_gpu:
+        if (away or streamed) and self.card.is_gpu:
             # Such a step can't be recorded as a CUDA graph.
             found["overhead"] += max(0.0, _PYTHON_OF_A_BLOCK * len(self.blocks) - forward - backward)
         return found | ({"waiting for the bus": waiting} if waiting else {})

@@ -6,6 +6,7 @@ Written as a formula it would be shorter and wrong: with a policy of its own for
 the head, in the first backward, or in that of the first block that keeps everything.
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -138,8 +139,10 @@ class Step:
         moment = _Moment()
         self._forward(policies, moment)
         # The last sum and what the final norm made of it are there already; now also the gradient of that.
-        moment.look(working=3 * self.stream, head=self.head)
-        moment.look(working=2 * self.stream)
+        away = self.at("offload", policies)
+        stayed = sum(away[index] for index in _last_to_leave(away))
+        moment.look(working=3 * self.stream + stayed, head=self.head)
+        moment.look(working=2 * self.stream + stayed)
         self._backward(policies, moment)
         return moment.fullest
 
@@ -154,11 +157,6 @@ class Step:
         """Bytes of each block's groups that its policy has at `where`."""
         return [_at(where, sizes, policy) for sizes, policy in zip(self.sizes, policies, strict=True)]
 
-    def in_flight(self, policies: Sequence[Policy]) -> int:
-        """Offloaded tensors that are nobody's any more, but whose memory a copy still reads."""
-        leaving = self.at("offload", policies)
-        return max(sum(leaving[i : i + IN_FLIGHT]) for i in range(len(leaving)))
-
     def _attention(self, block: BlockShape) -> tuple[int, int]:
         arguments = (block, self.row.tokens, self.row.backend, self.model.item)
         return attention.forward_bytes(*arguments), attention.backward_bytes(*arguments)
@@ -168,23 +166,27 @@ class Step:
             moment.look(working=2 * self.stream)
         # The embedded tokens are the caller's until the forward ends, whatever the first block keeps.
         embedded = 0 if policies[0].x == "keep" else self.stream
-        residual = 0
+        residual, leaving = 0, deque([0], maxlen=IN_FLIGHT)
         for index, (sizes, policy) in enumerate(zip(self.sizes, policies, strict=True)):
-            # All of a block is there until it is done, and x2 of the one before, which the loop holds.
-            whole = residual + sum(sizes.values()) + (embedded if index else 0)
+            # All of a block is there until it is done, x2 of the one before, which the loop holds, and what leaves.
+            whole = residual + sum(sizes.values()) + (embedded if index else 0) + sum(leaving)
             moment.look(working=whole - sizes["x2"] - sizes["gate_up"] + self.scratch[index][0])
             moment.look(working=whole)
             moment.kept += _at("keep", sizes, policy)
-            residual = 0 if policy.x2 == "keep" else self.stream
-        moment.look(working=embedded + residual + 2 * self.stream)
+            residual = self.stream if policy.x2 == "recompute" else 0
+            if away := _at("offload", sizes, policy):
+                leaving.append(away)
+        moment.look(working=embedded + residual + 2 * self.stream + sum(leaving))
 
     def _backward(self, policies: Sequence[Policy], moment: "_Moment") -> None:
         away = self.at("offload", policies)
+        stayed = _last_to_leave(away)
         for index in reversed(range(len(self.blocks))):
             sizes = self.sizes[index]
             moment.kept -= _at("keep", sizes, policies[index])
-            # The next block's tensors come back while this one computes.
-            working = self.stream + sum(sizes.values()) + (away[index - 1] if index else 0)
+            # The next block's tensors come back while this one computes; the last ones to leave never went.
+            beside = sum(away[other] for other in stayed | {index - 1} if 0 <= other < index)
+            working = self.stream + sum(sizes.values()) + beside
             moment.look(working=working)
             moment.look(working=working - sizes["gate_up"] - self.stream + self.scratch[index][1])
 
@@ -200,6 +202,11 @@ class _Moment:
         """Compare this moment with the fullest."""
         if self.kept + working + head > self.fullest.total:
             self.fullest = Held(self.kept, working, head)
+
+
+def _last_to_leave(away: Sequence[int]) -> set[int]:
+    """The blocks whose offloaded tensors are still leaving when the forward ends."""
+    return set([index for index, nbytes in enumerate(away) if nbytes][-IN_FLIGHT:])
 
 
 class _Nothing:

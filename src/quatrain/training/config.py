@@ -11,9 +11,11 @@ from quatrain.data import DataConfig
 from quatrain.data.checks import check_choices, made
 from quatrain.errors import ConfigError
 from quatrain.evaluation import TaskConfig
+from quatrain.memory.amounts import parse_bytes
 from quatrain.plain import holds_secret
 from quatrain.training.export_target import ExportTarget, check_settings
 from quatrain.training.kinds import check_kinds, texts
+
 
 Quantization = Literal["nf4", "fp4", "int4"]
 Scheduler = Literal["linear", "cosine", "constant"]
@@ -70,6 +72,11 @@ class RunConfig:
 
     compute_dtype: str = "auto"
     """Dtype of activations and products: "bfloat16", "float16", "float32", or what the device does best."""
+
+    memory: str | None = None
+    """The most that a run may take of its device, such as 24GB (10⁹ bytes) or 22GiB (2³⁰). Training is planned to fit,
+    or refused before anything is loaded: rows of a step are cut into micro-batches as it suits, weights of blocks and
+    AdamW's state go to the host where they must. `quatrain plan` shows it. None: what is free, as the settings are."""
 
     lora: LoraConfig = field(default_factory=LoraConfig)
     """The adapter."""
@@ -179,6 +186,8 @@ class RunConfig:
         self._refuse_secrets()
         check_choices(self, _CHOICES)
         check_kinds(self)
+        if self.memory is not None:
+            parse_bytes(self.memory)
         if self.new_tokens and self.adapter is not None:
             raise ConfigError(
                 "`new_tokens` can't be added to a stored adapter: it has the rows that it was trained with. Leave out "

@@ -24,13 +24,18 @@ _LARGEST_CONFIG = 1 << 20
 _MOST_SHOWN = 100
 
 
-def read_config(path: str | Path | None, overrides: Iterable[str] = ()) -> RunConfig:
+def read_config(
+    path: str | Path | None, overrides: Iterable[str] = (), *, defaults: Mapping[str, Any] | None = None
+) -> RunConfig:
     """The config in a YAML file with ``key=value`` overrides applied; `lora.r=8` reaches into `lora`.
+
+    Args:
+        defaults: settings for what neither the file nor an override gives.
 
     Raises:
         ConfigError: no such file, not YAML, an unknown key, a value of the wrong type or out of range.
     """
-    values = _read_yaml(Path(path)) if path is not None else {}
+    values = dict(defaults or {}) | (_read_yaml(Path(path)) if path is not None else {})
     for override in overrides:
         _apply(values, override)
     return config_from_dict(values)

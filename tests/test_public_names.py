@@ -9,7 +9,7 @@ NAMES = [
     *("AdapterSet", "DataConfig", "LoraConfig", "QuantizedLinear", "QuantizedTensor", "RunConfig"),
     *("adapter_summary", "attach_lora", "combine_adapters", "convert_adapter", "detach_lora", "export"),
     *("extract_adapter", "fuse_blocks", "load_adapter", "load_model", "merge", "model_summary"),
-    *("quantize_4bit", "save_adapter", "save_quantized", "train"),
+    *("plan", "quantize_4bit", "save_adapter", "save_quantized", "train"),
 ]
 
 MEASURE = """

@@ -63,7 +63,7 @@ def _objective(model: Any, work: Work) -> Any:
 
     objective = Objective(model, fused_blocks=work.fused_blocks)
     if objective.engine is not None:
-        objective.keep(POLICIES[work.keep], work.tokens)
+        objective.keep(POLICIES[work.keep])
     return objective
 
 

@@ -106,7 +106,7 @@ def measure_one(trial: Trial, model: Any, setting: Setting) -> Row:
     with _attending_with(trial.backend):
         step = _step_of(trial, model, setting.device)
         release(setting.device)
-        _reset(setting.device)
+        _clear(setting.device)
         for _ in range(_BEFORE_RECORDING):
             step()
         measured = _peak(setting.device)
@@ -224,8 +224,10 @@ def _worst(rows: Mapping[str, Row]) -> dict[str, float]:
     }
 
 
-def _reset(device: torch.device) -> None:
+def _clear(device: torch.device) -> None:
+    """Forget the trials before: cuBLAS keeps scratch for every stream that a recording has used."""
     if device.type == "cuda":
+        torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.reset_peak_memory_stats(device)
 
 

@@ -1,7 +1,6 @@
 """Decoder blocks that we own: their forward, their hand-written backward, and what they keep in between."""
 
 from quatrain.blocks.kept import Row
-from quatrain.blocks.memory import fastest_policy
 from quatrain.blocks.policy import (
     KEEP_ALL,
     OFFLOAD,
@@ -30,5 +29,4 @@ __all__ = [
     "Policy",
     "RotaryTables",
     "Row",
-    "fastest_policy",
 ]

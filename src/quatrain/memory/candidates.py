@@ -5,15 +5,16 @@ the optimizer's state lives. Blocks keep either all the same, or the first ones 
 backward comes first, when all that is kept is still there, so it is the first blocks that find room to compute again.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from typing import NamedTuple
 
 from quatrain.memory import step as steps
 from quatrain.memory.autograd import AutogradStep
 from quatrain.memory.request import Request
-from quatrain.memory.seconds import AutogradPace, Pace
+from quatrain.memory.seconds import AutogradPace, Computing, Pace, Travels
 from quatrain.memory.standing import Standing
 from quatrain.memory.step import Held, Row, Step
 
@@ -96,7 +97,7 @@ class Workshop:
 
     def __init__(self, request: Request, standing: Standing, rows: int):
         self.request, self.standing, self.rows, self.model = request, standing, rows, request.model
-        self._seen: dict[Kept, tuple[Held, int]] = {}
+        self._seen: dict[Kept, _Work] = {}
         card, tokens = request.card, rows * request.max_length
         self.row = Row(
             tokens=tokens,
@@ -114,8 +115,7 @@ class Workshop:
     def candidate(self, kept: Kept, streamed: int, *, paged: bool) -> Candidate:
         """The whole cost of one choice."""
         request, card = self.request, self.request.card
-        policies = [request.policies[name] for name in kept.names(len(self.model.blocks))]
-        held, away = self._held(kept, policies)
+        held, computing, away = self._work(kept)
         standing = self.standing.parts(streamed, paged=paged) | {"shared buffers": self.shared}
         state, blob = self.standing.optimizer, self.standing.blob
         host = {"offloaded activations": away, "optimizer state": state if paged else 0}
@@ -135,18 +135,25 @@ class Workshop:
             loading=self.standing.loading(standing),
             outside=card.context + holes,
             host={part: nbytes for part, nbytes in host.items() if nbytes},
-            micro_batch=self.pace.seconds(policies, streamed * blob, on_disk * blob, request.disk),
+            micro_batch=self.pace.seconds(computing, Travels(away, streamed * blob, on_disk * blob, request.disk)),
             optimizer=self.pace.optimizer(state, paged=paged),
             micro_batches=-(-request.rows // self.rows),
         )
 
-    def _held(self, kept: Kept, policies: Sequence[steps.Policy]) -> tuple[Held, int]:
-        """What a step holds, and what is away: the same however weights and state are kept."""
-        found = self._seen.get(kept)
-        if found is None:
-            away = sum(self.step.at("offload", policies))
-            found = self._seen[kept] = (self.step.fullest(policies), away)
-        return found
+    def _work(self, kept: Kept) -> "_Work":
+        """What is the same however weights and optimizer state are kept."""
+        if kept not in self._seen:
+            policies = [self.request.policies[name] for name in kept.names(len(self.model.blocks))]
+            held, away = self.step.fullest(policies), sum(self.step.at("offload", policies))
+            self._seen[kept] = _Work(held, self.pace.computing(policies), away)
+        return self._seen[kept]
+
+
+class _Work(NamedTuple):
+    held: Held
+    computing: Computing
+    away: int
+    """Bytes of offloaded activations."""
 
 
 def candidates(request: Request) -> Iterator[Candidate]:

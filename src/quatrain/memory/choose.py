@@ -88,15 +88,22 @@ def _remedy(request: Request) -> str:
     """The nearest change that would fit."""
     if not request.may_stream and _possible(replace(request, may_stream=True)):
         return "It would fit with `memory` set: weights of blocks are streamed then"
-    length = request.max_length // 2
+    small = replace(request, model=replace(request.model, embedding_four_bits=True, head_four_bits=True))
+    if length := _longest(request):
+        return f"It would fit with `max_length: {length}` and micro-batches of one row"
+    if length := _longest(small):
+        return f"It would fit with `quantize_head`, `quantize_embeddings` and `max_length: {length}`"
+    return "No shorter samples would change that: take a smaller model or a larger device"
+
+
+def _longest(request: Request) -> int | None:
+    """The longest samples, by halving, that one row of fits; None if none does."""
+    length = request.max_length
     while length >= _SHORTEST:
         if _possible(replace(request, max_length=length, rows_at_once=(1,))):
-            return f"It would fit with `max_length: {length}` and micro-batches of one row"
+            return length
         length //= 2
-    small = replace(request.model, embedding_four_bits=True, head_four_bits=True)
-    if _possible(replace(request, model=small, max_length=_SHORTEST, rows_at_once=(1,))):
-        return f"It would fit with `quantize_head` and `quantize_embeddings`, and samples of {_SHORTEST} tokens"
-    return "No shorter samples would change that: take a smaller model or a larger device"
+    return None
 
 
 def _possible(request: Request) -> bool:

@@ -8,6 +8,7 @@ and write the numbers counted below. Attention's operations go with the square o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from quatrain.memory import attention
 from quatrain.memory.autograd import AutogradStep
@@ -37,6 +38,26 @@ class BlockSeconds:
     """To make each group of a policy again."""
 
 
+class Computing(NamedTuple):
+    """Of all blocks and a micro-batch, copies left out."""
+
+    forward: float
+    backward: float
+
+
+class Travels(NamedTuple):
+    """Bytes that go over the bus beside a micro-batch's computation."""
+
+    away: int
+    """Offloaded activations, out in the forward and in again in the backward."""
+    streamed: int
+    """Weights, in each of the two."""
+    from_disk: int
+    """Of these, what is read from disk."""
+    disk: float
+    """Bytes a second that it reads."""
+
+
 class Pace:
     """Times of one model's steps on rows of one size."""
 
@@ -46,23 +67,18 @@ class Pace:
         self.blocks = [found[block] for block in step.blocks]
         self.head = self._head()
 
-    def compute(self, policies: Sequence[Policy]) -> tuple[float, float]:
-        """(forward, backward) of all blocks, with what the policies recompute and without any copies."""
+    def computing(self, policies: Sequence[Policy]) -> Computing:
+        """Of all blocks, with what the policies recompute and without any copies."""
         forward = sum(block.forward for block in self.blocks)
         backward = sum(block.backward for block in self.blocks)
         for block, policy in zip(self.blocks, policies, strict=True):
             backward += sum(block.again[g] for g in GROUPS if getattr(policy, g) == "recompute" and g != "x")
-        return forward, backward
+        return Computing(forward, backward)
 
-    def seconds(self, policies: Sequence[Policy], streamed: int, from_disk: int, disk: float) -> dict[str, float]:
-        """What a micro-batch takes, part by part.
-
-        Args:
-            streamed: bytes of weights that come over the bus in each pass.
-            from_disk: how many of them are read from disk. disk: bytes a second of it.
-        """
-        forward, backward = self.compute(policies)
-        away = sum(self.step.at("offload", policies))
+    def seconds(self, computing: Computing, travels: Travels) -> dict[str, float]:
+        """What a micro-batch takes, part by part."""
+        forward, backward = computing
+        away, streamed, from_disk, disk = travels
         coming = streamed / self.card.bus + (from_disk / disk if from_disk else 0.0)
         # Out and in are different lanes of the bus; what comes in shares one.
         waiting = max(0.0, max(coming, away / self.card.bus) - forward)
@@ -151,10 +167,14 @@ class AutogradPace:
         self.once = (2 * row.tokens * numel / rate) * (_AUTOGRAD_OVERHEAD if card.is_gpu else 1.0) + dequantizing
         self.head = 4 * row.supervised * model.vocabulary * model.hidden / rate
 
-    def seconds(self, policies: Sequence[Policy], streamed: int, from_disk: int, disk: float) -> dict[str, float]:
-        """As :meth:`Pace.seconds`; nothing is streamed."""
+    def computing(self, policies: Sequence[Policy]) -> Computing:
+        """As :meth:`Pace.computing`."""
         again = any(policy.gate_up != "keep" for policy in policies)
-        return {"forward": self.once, "backward": self.once * (2 if again else 1), "head and loss": self.head}
+        return Computing(self.once, self.once * (2 if again else 1))
+
+    def seconds(self, computing: Computing, travels: Travels) -> dict[str, float]:
+        """As :meth:`Pace.seconds`; nothing travels."""
+        return {"forward": computing.forward, "backward": computing.backward, "head and loss": self.head}
 
     def optimizer(self, state_bytes: int, *, paged: bool) -> float:
         """As :meth:`Pace.optimizer`."""

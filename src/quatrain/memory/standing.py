@@ -37,10 +37,14 @@ class Standing:
     def loading(self, parts: dict[str, int]) -> int:
         """The fullest moment of loading: what stays, and weights in 16 bits that arrive: on a GPU those on their way,
         on a CPU the one that is being quantized."""
-        model = self._model
         stays = sum(parts[part] for part in ("4-bit codes", "scales", "16-bit weights", "streaming buffers"))
-        largest = max(max(linear.numel for linear in model.linears), model.vocabulary * model.hidden)
-        return stays + (READ_AHEAD if self._on_gpu else model.item * largest)
+        return stays + (READ_AHEAD if self._on_gpu else self._model.item * self._largest)
+
+    @cached_property
+    def _largest(self) -> int:
+        """Elements of the largest matrix."""
+        model = self._model
+        return max(max(linear.numel for linear in model.linears), model.vocabulary * model.hidden)
 
     @cached_property
     def blob(self) -> int:

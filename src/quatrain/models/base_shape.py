@@ -15,13 +15,16 @@ import torch
 from torch import nn
 from transformers import AutoConfig
 
+from quatrain.adapters.lora import LoraLinear
 from quatrain.adapters.targets import block_index
 from quatrain.errors import ModelError
 from quatrain.memory.architectures import Treatment
 from quatrain.memory.shape import Linear, LooseBlock, ModelShape
 from quatrain.models.gguf_file import GgufFile
+from quatrain.models.parts import head
 from quatrain.models.skeleton import build_skeleton
 from quatrain.models.sources import checked_file, locate
+from quatrain.quantization import QuantizedModule
 from quatrain.quantization.linears import is_linear, is_transposed
 
 
@@ -54,17 +57,17 @@ def loose_shape(config: Mapping[str, Any], treatment: Treatment) -> ModelShape:
     Raises:
         ModelError: transformers doesn't know it.
     """
-    model, embedding, head = _skeleton(config)
+    model, embedding, output = _skeleton(config)
     linears: dict[int | None, list[Linear]] = defaultdict(list)
     others: dict[int | None, int] = defaultdict(int)
     widths: dict[int | None, int] = defaultdict(int)
     experts = config.get("num_experts_per_tok") or 1
     for name, module in model.named_modules():
         index = block_index(name)
-        if is_linear(module) and module is not head:
+        if is_linear(module) and module is not output:
             linears[index].append(_linear(name, module, treatment))
             continue
-        for parameter in module.parameters(recurse=False) if module not in (embedding, head) else ():
+        for parameter in module.parameters(recurse=False) if module not in (embedding, output) else ():
             others[index] += parameter.numel()
             widths[index] += experts * sum(parameter.shape[-2:]) if parameter.dim() > 2 else 0
     blocks = sorted(index for index in linears if index is not None) + [None] * (None in linears)
@@ -75,9 +78,9 @@ def loose_shape(config: Mapping[str, Any], treatment: Treatment) -> ModelShape:
         ),
         hidden=hidden,
         vocabulary=vocabulary,
-        tied=head.weight is embedding.weight or bool(model.config.tie_word_embeddings),
+        tied=output.weight is embedding.weight or bool(model.config.tie_word_embeddings),
         other_parameters=sum(count for index, count in others.items() if index not in linears),
-        head_bias=getattr(head, "bias", None) is not None,
+        head_bias=getattr(output, "bias", None) is not None,
         item=treatment.item,
         block_size=treatment.block_size,
         double_quant=treatment.double_quant,
@@ -87,14 +90,39 @@ def loose_shape(config: Mapping[str, Any], treatment: Treatment) -> ModelShape:
     )
 
 
+def treatment_of(model: nn.Module) -> Treatment:
+    """What was done to a model that is loaded: which linears are in four bits, and which carry an adapter."""
+    modules: dict[str, Any] = dict(model.named_modules())
+    packed: Any = next((m.quantized for m in modules.values() if isinstance(m, QuantizedModule)), None)
+    ends = [isinstance(found, QuantizedModule) for found in (head(model), model.get_input_embeddings())]  # pyright: ignore
+    rates = [module.lora_dropout for module in modules.values() if isinstance(module, LoraLinear)]
+
+    def rank(name: str) -> int:
+        return modules[name].r if isinstance(modules[name], LoraLinear) else 0
+
+    def four_bits(name: str) -> bool:
+        return isinstance(getattr(modules[name], "base_layer", modules[name]), QuantizedModule)
+
+    return Treatment(
+        four_bits=four_bits,
+        rank=rank,
+        dropout=any(rates),
+        block_size=64 if packed is None else packed.block_size,
+        double_quant=packed is None or packed.is_double_quantized,
+        quantize_head=ends[0],
+        quantize_embeddings=ends[1],
+        item=model.dtype.itemsize,  # pyright: ignore
+    )
+
+
 def loose_names(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """(outputs, inputs) of the linears that can carry an adapter, by their full names.
 
     Raises:
         ModelError: transformers doesn't know the architecture.
     """
-    model, _, head = _skeleton(config)
-    found = {n: m for n, m in model.named_modules() if is_linear(m) and m is not head}
+    model, _, output = _skeleton(config)
+    found = {n: m for n, m in model.named_modules() if is_linear(m) and m is not output}
     return {name: _sizes(module) for name, module in found.items()}
 
 
@@ -109,10 +137,10 @@ def _skeleton(config: Mapping[str, Any]) -> tuple[Any, Any, Any]:
             f"{config.get('model_type')!r}. A newer transformers may know it"
         ) from error
     model: Any = build_skeleton(made, dtype=torch.bfloat16)
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if embedding is None or head is None:
+    embedding, output = model.get_input_embeddings(), model.get_output_embeddings()
+    if embedding is None or output is None:
         raise ModelError(f"{type(model).__name__} has no embedding and head that transformers knows: it can't train")
-    return model, embedding, head
+    return model, embedding, output
 
 
 def _linear(name: str, module: nn.Module, treatment: Treatment) -> Linear:

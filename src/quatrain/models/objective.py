@@ -10,8 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from quatrain.blocks import KEEP_ALL, OFFLOAD_ATTENTION, FusedBlocks, Policy, fastest_policy
-from quatrain.device import free_memory
+from quatrain.blocks import KEEP_ALL, OFFLOAD_ATTENTION, FusedBlocks, Policy
 from quatrain.errors import ModelError
 from quatrain.models.agreement import check_agreement
 from quatrain.models.autograd_objective import AutogradObjective
@@ -61,15 +60,9 @@ class Objective:
         than the places that stay empty."""
         return self.engine is not None and self.engine.device.type == "cuda"
 
-    def keep(self, policy: Policy | Sequence[Policy] | None, tokens: int) -> None:
-        """Let our own blocks keep what `policy` says, one for all or for each its own, or (None) as much as fits for
-        rows of `tokens` tokens."""
+    def keep(self, policy: Policy | Sequence[Policy]) -> None:
+        """Let our own blocks keep what `policy` says, one for all or for each its own."""
         assert self.engine is not None
-        if policy is None:
-            # Pinned memory can't be swapped out, so the host keeps a good part of what it has for itself.
-            host = free_memory(torch.device("cpu")) * 2 // 3
-            policy = fastest_policy(self.engine.stack, tokens, free_memory(self.engine.device), host)
-            self.notes.append(f"of each block's activations are kept: {policy.in_words}")
         self.engine.set_policy(policy if isinstance(policy, Policy) else policy.__getitem__)
 
     def keep_less(self) -> Policy | None:

@@ -55,9 +55,15 @@ def tiles(summary: RunSummary) -> list[Tile]:
                 wording.count(summary.tokens_per_second),
                 note=wording.count(summary.tokens) + " in all",
             ),
-            Tile("peak memory", wording.size(summary.peak_memory), note=summary.device),
+            Tile("peak memory", wording.size(summary.peak_memory), note=_memory_note(summary)),
         ]
     return shown
+
+
+def _memory_note(summary: RunSummary) -> str:
+    """Where, and what was planned."""
+    planned = f", planned {wording.size(summary.plan.predicted_peak)}" if summary.plan is not None else ""
+    return summary.device + planned
 
 
 def _change_tile(change: Change, label: str) -> Tile:

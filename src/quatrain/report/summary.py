@@ -7,7 +7,7 @@ from typing import Any
 
 from quatrain.errors import CheckpointError
 from quatrain.report import wording
-from quatrain.runlog import Evaluated, Event, RunFinished, RunFolder, RunStarted, StepDone, read_events
+from quatrain.runlog import Evaluated, Event, PlanChecked, RunFinished, RunFolder, RunStarted, StepDone, read_events
 from quatrain.untrusted import parse_yaml, read_text
 
 LARGEST = 1e100
@@ -55,6 +55,8 @@ class RunSummary:
     base_bytes: int
     changes: list[Change]
     """Losses, perplexities and task scores, before and after training."""
+    plan: PlanChecked | None = None
+    """What was planned, beside what was measured; None without a plan, or before training has ended."""
 
     @property
     def short_base(self) -> str:
@@ -75,6 +77,7 @@ class RunSummary:
             f"data     {self.short_data}, {wording.number(self.epochs)} epochs, {wording.count(self.tokens)} tokens",
             f"run      {self.status}, step {self.steps} of {self.total_steps}, {speed}",
             f"memory   at most {wording.size(self.peak_memory)} on {self.device}",
+            *_plan_lines(self.plan),
         ]
         return "\n".join([*lines, *_change_table(self.changes)])
 
@@ -144,8 +147,17 @@ def summary_of(config: dict[str, Any], events: list[Event]) -> RunSummary:
         trainable_parameters=start.trainable_parameters if start else 0,
         total_parameters=start.total_parameters if start else 0,
         base_bytes=start.base_bytes if start else 0,
+        plan=next((e for e in reversed(events) if isinstance(e, PlanChecked)), None),
         changes=_changes([e for e in events if isinstance(e, Evaluated)]),
     )
+
+
+def _plan_lines(plan: PlanChecked | None) -> list[str]:
+    if plan is None:
+        return []
+    predicted = f"{wording.size(plan.predicted_peak)} and {wording.number(plan.predicted_seconds)} s a step predicted"
+    measured = f"{wording.size(plan.measured_peak)} and {wording.number(plan.measured_seconds)} s measured"
+    return [f"plan     {predicted}, {measured}"]
 
 
 def _last_part(path: str) -> str:

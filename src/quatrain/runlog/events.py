@@ -111,6 +111,36 @@ class StepDone(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Planned(Event):
+    """What memory is to be used for was decided, and what a step should take. Bytes are of the device."""
+
+    budget: int
+    """What the process may take."""
+    parts: dict[str, int]
+    """What the device should hold at the fullest moment of a step."""
+    peak: int
+    """The most that tensors should occupy while training or evaluating: the measured peak's counterpart."""
+    seconds: float
+    """Of an optimizer step."""
+    exact: bool
+    """False: bytes are an upper bound."""
+    notes: list[str]
+    """Why, and what would be faster with more memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanChecked(Event):
+    """Training is over: what a plan has predicted, beside what was measured."""
+
+    step: int
+    predicted_peak: int
+    measured_peak: int
+    predicted_seconds: float
+    measured_seconds: float
+    """Median of the last steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluated(Event):
     """The model was measured on data that it doesn't learn from; at step 0 this is the base before training."""
 
@@ -175,7 +205,10 @@ _LARGEST_COUNT = 10**100
 
 KINDS: dict[str, type[Event]] = {
     kind.__name__: kind
-    for kind in (RunStarted, DataRead, StepDone, Evaluated, CheckpointSaved, Sampled, Noted, RunFinished)
+    for kind in (
+        *(RunStarted, DataRead, Planned, StepDone, PlanChecked),
+        *(Evaluated, CheckpointSaved, Sampled, Noted, RunFinished),
+    )
 }
 
 

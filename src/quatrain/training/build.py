@@ -13,7 +13,7 @@ from torch import nn
 from quatrain.adapters import Provenance, adapter_parameters, provenance_of
 from quatrain.blocks import POLICIES
 from quatrain.data import BadRows, DataConfig, DataSummary, Loader, Prepared, Question, load_examples, prepare
-from quatrain.errors import ConfigError, ModelError
+from quatrain.errors import BudgetError, ConfigError, ModelError
 from quatrain.evaluation import read_task
 from quatrain.memory import Plan
 from quatrain.models import load_model
@@ -27,6 +27,7 @@ from quatrain.training.adapting import attach_new, attach_stored
 from quatrain.training.carry_out import policies_of, streaming_of
 from quatrain.training.config import RunConfig
 from quatrain.training.export_target import check_base
+from quatrain.training.planning import plan_loaded
 
 Progress = Callable[[str, int, int], None]
 """Told (what, done, of how many) during long work."""
@@ -120,7 +121,7 @@ def build(
     device = next(model.parameters()).device
     objective = Objective(model.eval(), packing=config.packing, fused_blocks=config.fused_blocks)
     loader = _loader(data, config, tokenizer, objective)
-    _set_policy(objective, loader, config, plan)
+    plan = _set_policy(objective, loader, config, plan)
     summaries = {"training": data.summary}
     return Setup(
         config=config,
@@ -256,13 +257,12 @@ def _total_micro_batches(config: RunConfig, loader: Loader) -> int:
     return max(1, count + round(part * loader.num_batches(int(whole))))
 
 
-def _set_policy(objective: Objective, loader: Loader, config: RunConfig, plan: Plan | None) -> None:
-    """Decide what is kept of each block, and let `objective` note it."""
+def _set_policy(objective: Objective, loader: Loader, config: RunConfig, plan: Plan | None) -> Plan | None:
+    """Decide what is kept of each block, by `plan` or by one made now. → that plan."""
     wanted = config.gradient_checkpointing
-    if objective.engine is not None and plan is not None:
-        objective.keep(policies_of(plan), loader.most_tokens)
-    elif objective.engine is not None:
-        objective.keep(POLICIES.get(wanted), loader.most_tokens)
+    if objective.engine is not None:
+        plan = plan or _plan_now(objective, loader, config)
+        objective.keep(policies_of(plan) if plan is not None else POLICIES["on"])
     elif wanted == "on" or (wanted == "auto" and next(objective.model.parameters()).is_cuda):
         _checkpoint_activations(objective.model)
     elif wanted not in ("auto", "off"):
@@ -270,6 +270,16 @@ def _set_policy(objective: Objective, loader: Loader, config: RunConfig, plan: P
             f"`gradient_checkpointing: {wanted}` needs blocks of our own, which this run doesn't use "
             f"({'; '.join(objective.notes) or 'set `fused_blocks: on`'}); set it to on or off"
         )
+    return plan
+
+
+def _plan_now(objective: Objective, loader: Loader, config: RunConfig) -> Plan | None:
+    """A plan for what is loaded already and for the rows that there are; None if it sees too little memory."""
+    try:
+        return plan_loaded(config, objective.model, loader.most_tokens)
+    except BudgetError as error:
+        objective.notes.append(f"{error}. It is tried all the same, keeping as little as can be")
+        return None
 
 
 def _checkpoint_activations(model: Any) -> None:

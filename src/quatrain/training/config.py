@@ -16,7 +16,6 @@ from quatrain.plain import holds_secret
 from quatrain.training.export_target import ExportTarget, check_settings
 from quatrain.training.kinds import check_kinds, texts
 
-
 Quantization = Literal["nf4", "fp4", "int4"]
 Scheduler = Literal["linear", "cosine", "constant"]
 Optimizer = Literal["adamw_8bit", "adamw_32bit"]

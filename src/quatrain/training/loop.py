@@ -30,6 +30,8 @@ from quatrain.training.config_file import write_config
 from quatrain.training.determinism import deterministic
 from quatrain.training.interrupt import StopRequest
 from quatrain.training.measure import Measured, Measurements, measured
+from quatrain.training.plan_events import planned
+from quatrain.training.planning import plan_contract
 from quatrain.training.progress import ProgressDisplay
 from quatrain.training.resume import Differences, changes_since, moved
 from quatrain.training.run import Run, Status
@@ -75,9 +77,12 @@ def train(
     folder = RunFolder(Path(config.output_dir))
     with folder.lock() as dead, ProgressDisplay(enabled=progress) as display, deterministic(config.full_determinism):
         folder.check(resume=resume, overwrite=overwrite)
+        config, plan = plan_contract(config, model, folder.config if resume else None)
         changes = changes_since(folder.config, config) if resume else Differences()
         found = find_checkpoint(folder) if resume else None
-        setup = build(config, model, tokenizer, display.work, checkpoint=found and found.path)
+        if plan is not None:
+            display.say(f"plan: {plan.in_one_line}")
+        setup = build(config, model, tokenizer, display.work, plan, checkpoint=found and found.path)
         if model is None:
             display.say(str(model_summary(setup.model)))
         at = found.restore(setup) if found else Progress()
@@ -95,6 +100,8 @@ def train(
         ):
             started = run_started(setup, at.step)
             writer.write(started)
+            if setup.plan is not None:
+                writer.write(planned(setup.plan))
             for data_set in data_read(setup):
                 writer.write(data_set)
             for note in _notes_on_the_start(dead, found, changes, earlier, started):

@@ -16,11 +16,12 @@ from typing import Any
 
 import psutil
 import torch
+from torch import nn
 
 from quatrain import device as hardware
 from quatrain.adapters.peft_config import read_config as read_adapter_config
 from quatrain.adapters.targets import match_targets
-from quatrain.blocks import POLICIES
+from quatrain.blocks import POLICIES, Policy
 from quatrain.device.choose import DTYPES
 from quatrain.errors import ConfigError
 from quatrain.memory import Plan, make_plan
@@ -29,10 +30,11 @@ from quatrain.memory.architectures import Treatment, is_known, linear_names, lin
 from quatrain.memory.card import Card, card_like, card_named, processor
 from quatrain.memory.request import Request
 from quatrain.memory.shape import ModelShape
-from quatrain.models.base_shape import config_of_base, loose_names, loose_shape
+from quatrain.models.base_shape import config_of_base, loose_names, loose_shape, treatment_of
 from quatrain.ops.block_attention import available_backends
 from quatrain.quantization.selection import Candidate, select
 from quatrain.training.config import RunConfig
+from quatrain.training.config_file import read_config
 
 _FLOPS_OF_A_CORE = {2: 180e9, 4: 60e9}
 """Operations a second by bytes of a number (`device/choose.py` has the measurement)."""
@@ -85,12 +87,66 @@ def request_for(
         max_length=settings.max_length,
         rows=settings.per_device_train_batch_size * settings.gradient_accumulation_steps,
         rows_at_once=_rows_at_once(settings, free=free),
-        policies=_policies(settings, own_blocks=own_blocks),
+        policies=_policies(settings, card, own_blocks=own_blocks),
         state_bits=8 if settings.optim == "adamw_8bit" else 32,
         paging=settings.optim_paged,
         own_blocks=own_blocks,
         may_stream=settings.quantization is not None and free,
     )
+
+
+def plan_loaded(settings: RunConfig, model: nn.Module, tokens: int) -> Plan:
+    """What blocks keep in the memory that is free, for a model that is loaded with its adapters and blocks of our own.
+
+    Args:
+        tokens: of the longest row.
+
+    Raises:
+        BudgetError: there is less than any way needs.
+    """
+    config: Any = model.config
+    device = next(model.parameters()).device
+    card = card_here(device, settings)
+    return make_plan(
+        Request(
+            model=shape_of(config.get_text_config().to_dict(), treatment_of(model)),
+            card=card,
+            budget=_room(device, card),
+            host=_host_room(),
+            max_length=tokens,
+            rows=settings.gradient_accumulation_steps,
+            rows_at_once=(1,),
+            policies=_policies(settings, card, own_blocks=True),
+            state_bits=8 if settings.optim == "adamw_8bit" else 32,
+            paging=settings.optim_paged,
+            may_stream=False,
+        )
+    )
+
+
+def plan_contract(settings: RunConfig, model: nn.Module | None, stored: Path | None) -> tuple[RunConfig, Plan | None]:
+    """(settings, plan) of a run that has `memory` set, and its device held to it; without it, the settings alone.
+
+    Args:
+        model: one that was handed over, and is loaded already.
+        stored: the config of the run that is resumed: its micro-batches stay, or its place in the data would be lost.
+    """
+    if settings.memory is None:
+        return settings, None
+    if stored is not None:
+        before = read_config(stored)
+        rows = before.per_device_train_batch_size
+        steps = before.gradient_accumulation_steps
+        settings = replace(settings, per_device_train_batch_size=rows, gradient_accumulation_steps=steps)
+    config: Any = model.config if model is not None else None
+    base = config.to_dict() if config is not None else _settings(settings)[1]
+    request = request_for(settings, base)
+    if stored is not None:
+        request = replace(request, rows_at_once=(settings.per_device_train_batch_size,))
+    made = make_plan(request)
+    device = hardware.pick(settings.device) if model is None else next(model.parameters()).device
+    hardware.limit_memory(device, made.budget - request.card.context)
+    return as_planned(settings, made), made
 
 
 def as_planned(config: RunConfig, made: Plan) -> RunConfig:
@@ -180,11 +236,14 @@ def _rows_at_once(settings: RunConfig, *, free: bool) -> tuple[int, ...]:
     return tuple(divisors[:_MOST_MICRO_BATCHES])
 
 
-def _policies(settings: RunConfig, *, own_blocks: bool) -> Mapping[str, Any]:
+def _policies(settings: RunConfig, card: Card, *, own_blocks: bool) -> Mapping[str, Policy]:
+    """What may be kept: the settings' policy, or any that the device and who computes the blocks can carry out."""
     wanted = settings.gradient_checkpointing
     if wanted != "auto":
         return {wanted: POLICIES[wanted]}
-    return POLICIES if own_blocks else {name: POLICIES[name] for name in ("off", "on")}
+    if not own_blocks:
+        return {name: POLICIES[name] for name in ("off", "on")}
+    return {name: policy for name, policy in POLICIES.items() if card.is_gpu or not policy.offloads}
 
 
 def _own_blocks(settings: RunConfig, card: Card, base: Mapping[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """One call of `train` from its first step to its last: steps, evaluations, checkpoints, events."""
 
 import time
+from collections import deque
 from dataclasses import replace
 from itertools import islice
 from typing import Literal
@@ -16,6 +17,7 @@ from quatrain.training.economy import Economy
 from quatrain.training.interrupt import Interrupted, StopRequest
 from quatrain.training.loss_watch import LossWatch
 from quatrain.training.measure import Measurements
+from quatrain.training.plan_events import checked
 from quatrain.training.saving import Saver
 from quatrain.training.state import Progress
 from quatrain.training.step import Step, StepResult
@@ -26,6 +28,8 @@ Status = Literal["completed", "interrupted", "failed"]
 _MOST_FAILED_STEPS = 5
 # Without `eval_steps` and `save_steps`, the ends of about this many epochs evaluate and save.
 _MOST_EPOCHS_THAT_COUNT = 20
+# The first steps compile kernels; a median over so many doesn't see them.
+_STEPS_TO_JUDGE_A_PLAN = 100
 
 
 class Run:
@@ -58,6 +62,7 @@ class Run:
         self.failed_in_a_row = 0
         self.notes_written = 0
         self.unlogged: list[tuple[StepResult, float]] = []
+        self.last_seconds: deque[float] = deque(maxlen=_STEPS_TO_JUDGE_A_PLAN)
         self.seconds_per_micro_batch: float | None = None
         self.began, self.tokens_at_start = time.perf_counter(), at.tokens
 
@@ -89,6 +94,7 @@ class Run:
                 # A stop may have come between this step and its measurement.
                 self.measure.held_out_loss(self.at.step)
             self._train()
+            self._check_plan()
             self._save(last=True)
             if self.at.step < self.setup.total_steps:
                 return "interrupted"
@@ -100,6 +106,13 @@ class Run:
             self._save(last=True)
             return "interrupted"
         return "completed"
+
+    def _check_plan(self) -> None:
+        """Write what was planned beside what was measured."""
+        plan = self.setup.plan
+        if plan is not None and self.last_seconds:
+            peak = hardware.memory_in_use(self.setup.device).peak
+            self.writer.write(checked(plan, self.at.step, peak, list(self.last_seconds)))
 
     def _train(self) -> None:
         setup, config = self.setup, self.config
@@ -166,6 +179,7 @@ class Run:
     def _note_step(self, result: StepResult, seconds: float) -> None:
         step = self.at.step
         self.unlogged.append((result, seconds))
+        self.last_seconds.append(seconds)
         if step % self.config.logging_steps == 0 or step == self.setup.total_steps:
             self._log_steps()
         if not result.taken:

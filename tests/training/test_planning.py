@@ -12,7 +12,9 @@ from quatrain.errors import BudgetError, ConfigError, ModelError
 from quatrain.memory import make_plan
 from quatrain.memory.shape import ModelShape
 from quatrain.models.skeleton import build_skeleton
-from quatrain.training import RunConfig, planning
+from quatrain.report import summarize
+from quatrain.runlog import PlanChecked, Planned, read_events
+from quatrain.training import RunConfig, planning, read_config
 from tests.memory.models import LLAMA_1B, LLAMA_8B, LLAMA_70B, LLAMA_405B
 from tests.models.families import FAMILIES, config_of
 
@@ -122,3 +124,16 @@ def test_adapters_go_where_the_settings_say():
     shape = planning.base_shape(settings(lora=some, keep_in_16bit="o_proj"), LLAMA_1B, 2)
     assert sum(linear.rank > 0 for linear in shape.linears) == 4
     assert {linear.name for linear in shape.linears if not linear.four_bits} == {"self_attn.o_proj"}
+
+
+def test_a_run_follows_its_plan_and_is_measured_against_it(config_for):
+    config = config_for(memory="8GB", fused_blocks="on", max_steps=2, gradient_accumulation_steps=2, eval_data=None)
+    result = quatrain.train(None, None, config, progress=False)
+    events = read_events(result.folder.events)
+    (said,) = [event for event in events if isinstance(event, Planned)]
+    (found,) = [event for event in events if isinstance(event, PlanChecked)]
+    assert sum(said.parts.values()) <= said.peak == found.predicted_peak < 8e9
+    assert found.measured_peak > 0 and found.measured_seconds > 0
+    assert "predicted" in str(summarize(result.folder))
+    kept = read_config(result.folder.config)
+    assert kept.per_device_train_batch_size * kept.gradient_accumulation_steps == 2

@@ -24,6 +24,12 @@ from quatrain.untrusted import file_in
 WEIGHTS = "adapter_model.safetensors"
 
 
+def adapter_name(folder: Path) -> str:
+    """What to call an adapter that nobody named: its folder, or the run that it is in."""
+    folder = folder.absolute()
+    return folder.parent.name if folder.name == "adapter" else folder.name
+
+
 def write_adapter(adapter: StoredAdapter, folder: Path, facts: CardFacts | None = None) -> Path:
     """Write the three files aside, read them back, and put them in place; a card that is there stays.
 

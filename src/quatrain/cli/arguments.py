@@ -46,7 +46,7 @@ def named_adapters(given: list[str] | None) -> dict[str, Path]:
     Raises:
         ConfigError: a name is given twice, or is the base's.
     """
-    from quatrain.training.opening import adapter_name
+    from quatrain.adapters.peft_format import adapter_name
 
     found: dict[str, Path] = {}
     for text in given or []:

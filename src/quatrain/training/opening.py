@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.adapters import AdapterSet, load_adapter
+from quatrain.adapters.peft_format import adapter_name
 from quatrain.errors import AdapterError, ConfigError
 from quatrain.models import load_model
 from quatrain.models.tokenizers import has_tokenizer, load_tokenizer
@@ -110,12 +111,6 @@ def open_adapters(
 def _tokenizer_of(adapters: Iterable[Path], otherwise: Any) -> Any:
     """The tokenizer of the first adapter that has one of its own, as those with new tokens do."""
     return next((load_tokenizer(folder) for folder in adapters if has_tokenizer(folder)), otherwise)
-
-
-def adapter_name(folder: Path) -> str:
-    """What to call an adapter that nobody named: its folder, or the run that it is in."""
-    folder = folder.absolute()
-    return folder.parent.name if folder.name == "adapter" else folder.name
 
 
 def _load_base(named: str, target: Target, changes: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -142,7 +142,7 @@ def test_peft_and_its_selection_find_the_layers_of_the_result(tmp_path):
 
 
 def test_what_it_was_made_of_is_told(tmp_path):
-    folders = [trained(tmp_path / name) for name in ("math", "code")]
+    folders = [trained(tmp_path / name) for name in ("math/adapter", "code")]
     seen = []
     settings: dict[str, Any] = {"combination_type": "linear", "progress": lambda *at: seen.append(at)}
     combine_adapters(folders, [1.0, -0.5], tmp_path / "out", **settings)

@@ -14,7 +14,7 @@ import torch
 from quatrain.adapters.arithmetic.factors import Factors, added, factors_of, minus, nearest, norm, truncated
 from quatrain.adapters.arithmetic.inputs import joint_provenance, read_inputs
 from quatrain.adapters.arithmetic.methods import Combination, MajoritySignMethod
-from quatrain.adapters.peft_format import write_adapter
+from quatrain.adapters.peft_format import adapter_name, write_adapter
 from quatrain.adapters.selection import joint_selection
 from quatrain.adapters.stored import LowRank, StoredAdapter, block_after_block
 from quatrain.errors import AdapterError, ConfigError
@@ -107,7 +107,7 @@ def combine_adapters(
     check_free(Path(out))
     inputs = read_inputs(adapters, force=force)
     made = f"combined by {combination_type} from " + ", ".join(
-        f"{weight:g} × {Path(folder).name}" for folder, weight in zip(adapters, weights, strict=True)
+        f"{weight:g} × {adapter_name(Path(folder))}" for folder, weight in zip(adapters, weights, strict=True)
     )
     return _written(inputs, weights, combination, made, Path(out), progress)
 
@@ -135,12 +135,13 @@ def _written(
         parts += sum(norm(factors_of(layer, weight)) ** 2 for layer, weight in present)
         distance += norm(minus(factors_of(layers[name]), exact)) ** 2
         progress(len(layers), len(names))
+    named = next((adapter for adapter in inputs if adapter.base is not None), inputs[0])
     adapter = StoredAdapter(
         layers=layers,
         selection=joint_selection([a.selection for a in inputs], names),
         lora_dropout=inputs[0].lora_dropout,
-        base=inputs[0].base,
-        revision=inputs[0].revision,
+        base=named.base,
+        revision=named.revision,
         provenance=joint_provenance(inputs, made),
     )
     write_adapter(adapter, out)

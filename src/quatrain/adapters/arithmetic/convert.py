@@ -6,7 +6,7 @@ from pathlib import Path
 from quatrain.adapters.arithmetic.combine import Combined
 from quatrain.adapters.arithmetic.factors import factors_of, minus, norm, truncated
 from quatrain.adapters.arithmetic.inputs import joint_provenance, read_trained
-from quatrain.adapters.peft_format import write_adapter
+from quatrain.adapters.peft_format import adapter_name, write_adapter
 from quatrain.errors import ConfigError
 from quatrain.files import check_free
 
@@ -37,7 +37,7 @@ def convert_adapter(adapter: str | Path, out: str | Path, *, r: int) -> Combined
         name: replace(truncated(factors, r).layer(), magnitude_O=before.layers[name].magnitude_O)
         for name, factors in exact.items()
     }
-    made = f"converted to rank {r} from {Path(adapter).name}"
+    made = f"converted to rank {r} from {adapter_name(Path(adapter))}"
     after = replace(before, layers=layers, provenance=joint_provenance([before], made))
     write_adapter(after, Path(out))
     distance = sum(norm(minus(factors_of(layers[name]), factors)) ** 2 for name, factors in exact.items())

@@ -73,7 +73,7 @@ def joint_provenance(adapters: Sequence[StoredAdapter], made: str) -> Provenance
     known = [adapter.provenance or Provenance() for adapter in adapters]
     return replace(
         known[0],
-        base=known[0].base,
+        base=next((provenance.base for provenance in known if provenance.base is not None), None),
         **{name: _common([getattr(p, name) for p in known]) for name in _COMPARED},
         versions=installed_versions(),
         made=made,

@@ -10,6 +10,7 @@ from quatrain.adapters import adapter_layers
 from quatrain.adapters.mixed import MixedLinear
 from quatrain.data import Message, render_prompt
 from quatrain.decoding import Sampling
+from quatrain.errors import DataError
 from quatrain.evaluation.continuing import continuer
 
 
@@ -28,6 +29,7 @@ def generate_answers(
     """
     if not prompts:
         return []
+    _check_rows(model, tokenizer, prompts)
     capacity = max(map(len, prompts)) + max_new_tokens
     rows = min(batch_size, len(prompts))
     go_on = continuer(model, tokenizer, batch_size=rows, capacity=capacity, max_new_tokens=max_new_tokens)
@@ -67,6 +69,7 @@ def stream_reply(
 
     pieces: list[str] = []
     prompt = render_prompt(list(messages), tokenizer)
+    _check_rows(model, tokenizer, [prompt])
     go_on = continuer(
         model,
         tokenizer,
@@ -79,3 +82,12 @@ def stream_reply(
     go_on([prompt], on_token=lambda _, token: streamer.put(torch.tensor([token])))
     streamer.end()
     return "".join(pieces)
+
+
+def _check_rows(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]]) -> None:
+    """A GPU that looks up a row that isn't there fails later and elsewhere, and takes the process with it."""
+    rows = model.get_input_embeddings().num_embeddings
+    beyond = max((token for prompt in prompts for token in prompt), default=0)
+    if beyond >= rows:
+        shown = tokenizer.convert_ids_to_tokens(beyond) or beyond
+        raise DataError(f"the base's embedding has no row for {shown!r}, which stands in a prompt; leave it out.")

@@ -29,7 +29,7 @@ for words, content, says in (
     ("that makes a Python object", "data: !!python/object/apply:os.system [ls]\n", "could not determine a constructor"),
     ("whose value isn't what its tag says", "data: x\nseed: !!bool maybe\n", "a value isn't what its tag says"),
     ("of two documents", "data: x\n---\ndata: y\n", "is not YAML"),
-    ("with a key that is null", "data: x\nnull: 3\n", "no setting `None`"),
+    ("with a key that is null", "data: x\nnull: 3\n", "Keys should be strings, found None"),
     ("with a key that is a list", "data: x\n? [a]\n: 3\n", "found unhashable key"),
 ):
     fault(f"a config {words}", ConfigError, says)(partial(_training, content=content))
@@ -60,7 +60,7 @@ for setting, says in (
     ("data.format=pdf", "`data.format`: Input should be 'auto', 'messages'"),
     ("data.on_bad_row=ignore", "`data.on_bad_row`: Input should be 'stop' or 'skip'"),
     ("data.max_bad_rows=-1", "`max_bad_rows` must be a whole number of at least 0"),
-    ("data.fields={prompt: 3}", "`fields`"),
+    ("data.fields={question: prompt}", "`fields` names 'question', which is no column of ours"),
     ("task_eval={data: x, metric: bleu}", "`task_eval.metric`: Input should be 'exact_match'"),
     ("eval_data=[x]", "`eval_data`"),
     ("lora.r=[", "can't be read"),

@@ -141,7 +141,7 @@ def _(at: Place) -> Call:
     tokenizer = load_tokenizer(at.originals.model)
     tokenizer.add_tokens([f"<new{i}>" for i in range(99)])
     path = at.rows('{"prompt": "<new98>", "completion": "b"}')
-    return lambda: prepare(DataConfig(path=str(path)), tokenizer, max_length=64, vocabulary=512)
+    return lambda: prepare(DataConfig(path=str(path)), tokenizer, max_length=64, vocabulary=len(tokenizer) - 1)
 
 
 @fault("an added token that the embedding has no row for, in a prompt", DataError, "has no row for")

@@ -6,6 +6,7 @@ import pytest
 from jinja2 import TemplateError
 
 from quatrain.data import Conversation, Renderer, render_prompt, reply_end_ids
+from quatrain.errors import DataError
 from tests.data import families as fam
 from tests.data.families import assistant, system, user
 from tests.data.test_published_templates import CHAT, FOLDER, NAMES, SPECIAL
@@ -48,7 +49,11 @@ def test_training_and_chat_have_the_tokens_of_transformers(name, chat, tokenizer
         expected = theirs(tokenizer, adapted)
     except (TemplateError, TypeError, ValueError) as error:
         pytest.skip(f"the family refuses it: {error}")
-    (sample,) = renderer.encode([renderer.render(Conversation(tuple(messages)))])
+    try:
+        (sample,) = renderer.encode([renderer.render(Conversation(tuple(messages)))])
+    except DataError as error:
+        assert chat == "tools" and "can't be located" in str(error), "a reply without content, refused by name"
+        return
     ended = len(sample) - len(expected)
     assert sample.input_ids[: len(expected)].tolist() == expected
     assert ended in (0, 1) and sample.input_ids[len(expected) :].tolist() == [tokenizer.eos_token_id] * ended

@@ -28,11 +28,12 @@ def main() -> int:
     parser.add_argument("--vllm", type=Path, help="the Python of an environment with vLLM; left out without")
     names = [*(form.name for form in FORMS), ADAPTER, LORA_GGUF]
     parser.add_argument("--form", action="append", choices=names, help="measure this form only, and keep the others")
+    parser.add_argument("--distances", action="store_true", help="ask no program to continue anything")
     parser.add_argument("--table", action="store_true", help="print the tables of the result file, and leave")
     given = parser.parse_args()
     if not given.table:
         with tempfile.TemporaryDirectory() as folder:
-            measure(given.run, given.vllm, given.form or names, Path(folder))
+            measure(given.run, given.vllm, given.form or names, Path(folder), distances=given.distances)
     result = read()
     print(markdown(result))
     alike = [c for c in result["continuations"].values() if c["exact"]]
@@ -46,7 +47,9 @@ def read() -> dict[str, Any]:
     return {"forms": {}, "continuations": {}}
 
 
-def measure(run: Path | None, vllm: Path | None, names: Sequence[str], folder: Path) -> None:
+def measure(
+    run: Path | None, vllm: Path | None, names: Sequence[str], folder: Path, *, distances: bool = False
+) -> None:
     """Each form's distance to base + adapter, and the tokens that agree; the result file is written after each."""
     import torch
     import yaml
@@ -55,9 +58,12 @@ def measure(run: Path | None, vllm: Path | None, names: Sequence[str], folder: P
     base = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["model"]
     asking = _Asking(folder, *questions(base), vllm)
     for form in [form for form in FORMS if form.name in names]:
-        path, distances = write(form, run, folder)
-        found = asking.compare(form.name, path, None, form.engines, exact=form.exact)
-        record(found, {form.name: distances}, machine(torch.device("cpu")))
+        path, figures = write(form, run, folder)
+        engines = () if distances else form.engines
+        found = asking.compare(form.name, path, None, engines, exact=form.exact)
+        record(found, {form.name: figures}, machine(torch.device("cpu")))
+    if distances:
+        return
     if ADAPTER in names:
         found = asking.compare(ADAPTER, base, run / "adapter", ("transformers", "vllm"), exact=True)
         record(found, {}, machine(torch.device("cpu")))

@@ -22,7 +22,7 @@ class Form:
     engines: tuple[str, ...] = ()
     """Others than Quatrain that load it."""
     exact: bool = False
-    """Whether every token has to be the same."""
+    """Whether every token has to be the same. For BF16 it can't: llama.cpp rounds activations to 8 bits of mantissa too."""
 
 
 FORMS = (
@@ -35,7 +35,6 @@ FORMS = (
         gguf_type="bf16",
         file="model.gguf",
         engines=("llama.cpp",),
-        exact=True,
     ),
     Form(name="GGUF Q8_0", to="gguf", base="dequantized", gguf_type="q8_0", file="model.gguf", engines=("llama.cpp",)),
     Form(name="bnb-4bit", to="bnb-4bit", base="original", engines=("transformers",)),

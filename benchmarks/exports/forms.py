@@ -22,7 +22,7 @@ class Form:
     engines: tuple[str, ...] = ()
     """Others than Quatrain that load it."""
     exact: bool = False
-    """Whether every token has to be the same. For BF16 it can't: llama.cpp rounds activations to 8 bits of mantissa too."""
+    """Whether every token has to be the same. For BF16 it can't: llama.cpp rounds activations so too."""
 
 
 FORMS = (

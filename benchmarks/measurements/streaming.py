@@ -80,7 +80,8 @@ class Trials:
         )
         weights = streamed_weights(self.model)
         assert weights is not None
-        self._weights, self._away, self._rank, self._engine = weights, away, 0, None
+        self._weights, self._away, self._rank = weights, away, 0
+        self._engine: Any = None
 
     def run(self, trial: Trial, setting: Setting) -> Row:
         """Measure one row.
@@ -110,6 +111,8 @@ class Trials:
         from quatrain.blocks import POLICIES
         from quatrain.models.engine import Engine
 
+        if self._engine is not None:
+            self._engine.abandon()
         away = self._away
         streamed = self._spread(len(away) - trial.resident, len(away)) if trial.resident is not None else ()
         self._weights.reside([block for place, block in enumerate(away) if place not in streamed])
@@ -120,7 +123,6 @@ class Trials:
             attach_lora(self.model, LoraConfig(r=trial.r, lora_alpha=trial.r))
             self._engine, self._rank = Engine(self.model.train()), trial.r
         engine: Any = self._engine
-        engine.abandon()
         engine.set_policy(POLICIES[trial.keep])
         release(self._device)
         return engine

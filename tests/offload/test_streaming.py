@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,21 @@ def test_blocks_that_reside_are_streamed_no_more_until_they_are_let_go():
         assert set(weights._resident) == set(resident)
 
 
+def test_copies_of_blocks_that_reside_no_more_are_gone():
+    """Not even the block that ran last holds on to them."""
+    model, batch = random_model("llama", blocks=3), batch_of(samples())
+    stream_blocks(model, Streaming(host=(0, 1, 2)))
+    weights, engine = streamed_weights(model), Engine(model)
+    assert weights is not None
+    weights.reside((0, 1, 2))
+    engine.accumulate(batch)
+    copies = [weakref.ref(next(iter(handed.values())).codes) for handed in weights._resident.values()]
+    weights.reside(())
+    assert [copy() is None for copy in copies].count(False) <= 1, "only the block at work has its weights"
+    engine.abandon()
+    assert all(copy() is None for copy in copies)
+
+
 def test_what_was_sent_for_in_vain_doesnt_arrive_over_what_came_instead(tmp_path, small_pieces):
     """Whoever breaks off and starts elsewhere finds the right weights, though others are still being read."""
     model = random_model("llama", blocks=BLOCKS)
@@ -231,9 +247,12 @@ def test_the_file_has_no_name_and_the_threads_end_with_the_model(tmp_path):
     Engine(model).accumulate(batch_of(samples()))
     assert not list(tmp_path.iterdir())
     assert any(thread.name.startswith("quatrain-stream") for thread in threading.enumerate())
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("quatrain-stream")]
     del model
     gc.collect()
-    assert not any(thread.name.startswith("quatrain-stream") for thread in threading.enumerate())
+    for thread in threads:
+        thread.join(timeout=10)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 _KILLED = """

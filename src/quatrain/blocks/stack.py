@@ -46,6 +46,8 @@ class BlockStack:
         self.final_norm = final_norm
         self.adapter = FlatAdapter([product for block in self.blocks for product in block.products], dtype)
         self.weights = weights
+        self._prepared: int | None = None
+        """The block that has been handed its weights."""
         self._store = ActivationStore(device)
         self._last_TH: Tensor | None = None
         """Between forward and backward: what the final norm normalized."""
@@ -67,9 +69,18 @@ class BlockStack:
             ahead: the blocks that will be prepared next.
         """
         if self.weights is not None:
+            self._give_back()
             handed = self.weights.hand(index, ahead)
             for product in self.blocks[index].products:
                 product.handed = handed
+            self._prepared = index
+
+    def _give_back(self) -> None:
+        """Take the weights from the block that was prepared last: whoever keeps them may want their memory back."""
+        if self._prepared is not None:
+            for product in self.blocks[self._prepared].products:
+                product.handed = {}
+            self._prepared = None
 
     def refresh(self) -> None:
         """Take the adapters' current values over; before the first forward after an update."""
@@ -97,6 +108,7 @@ class BlockStack:
         self._store.clear()
         self.workspace.clear()
         self._last_TH = None
+        self._give_back()
 
     def finish(self, residual_TH: Tensor, branch_TH: Tensor) -> tuple[Tensor, Tensor]:
         """(normalized hidden states, what was normalized), both [T, H], from what the last block gives."""

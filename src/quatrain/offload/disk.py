@@ -16,6 +16,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
+from typing import BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ class DiskTier:
         except OSError as error:
             raise self._trouble(error) from error
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="quatrain-stream")
-        weakref.finalize(self, _close, self._pool, self._file)
+        weakref.finalize(self, _close, self._pool, cast(BinaryIO, self._file))
         self._end = 0
         self._starts: dict[int, int] = {}
         self._free: SimpleQueue[_Piece] = SimpleQueue()
@@ -116,6 +117,8 @@ class _Piece:
         """The end of the last copy out of it."""
 
 
-def _close(pool: ThreadPoolExecutor, file) -> None:
-    pool.shutdown(cancel_futures=True)
+def _close(pool: ThreadPoolExecutor, file: BinaryIO) -> None:
+    """Nothing is being read any more: whoever reads holds the tier. The last reader may be who runs this, so that it
+    can't wait for the threads."""
+    pool.shutdown(wait=False, cancel_futures=True)
     file.close()

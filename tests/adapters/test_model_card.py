@@ -28,7 +28,7 @@ def test_kind_data_settings_and_losses_stand_in_it(tmp_path):
     attach_lora(model, LoraConfig(r=2, use_dora=True, modules_to_save=["norm"]))
     facts = CardFacts(data=("3 samples.",), settings={"r": "2"}, results={"training loss": ("2.5", "1.25")})
     card = ModelCard.load(save_adapter(model, tmp_path, facts=facts) / "README.md")
-    assert card.data.tags == ["lora", "dora"]
+    assert card.data.to_dict()["tags"] == ["lora", "dora"]
     for words in (
         "# DoRA adapter",
         "`norm`",

@@ -10,17 +10,19 @@ from tests.faults.areas import (
     gguf,
     hub,
     models,
+    runs,
     secrets,
+    templates,
     tokenizers,
     training,
 )
 from tests.faults.case import MATRIX
 
 AREAS = (
-    *(data, tokenizers, configs),
+    *(data, tokenizers, templates, configs),
     *(models, gguf, bitsandbytes, adapters),
     *(hub, secrets),
-    *(training, checkpoints, file_system),
+    *(runs, training, checkpoints, file_system),
 )
 """In the order of the table in the docs."""
 

@@ -2,7 +2,7 @@
 # brought up to date when the dependencies change.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults test-gpu test-export check bench clean
+.PHONY: help demo test test-faults fuzz test-gpu test-export check bench clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -22,6 +22,10 @@ test: $(VENV)/ready-test ## the whole test suite
 
 test-faults: $(VENV)/ready-test ## what takes longest: runs that are killed at every point of their saves, and resumed
 	$(PY) -m pytest -m faults -rP
+
+fuzz: $(VENV)/ready-test ## spoiled files for every reader, ten minutes each (SECONDS=600), or for one (READER=gguf)
+	$(PY) -m pip install -q -c constraints.txt atheris
+	for reader in $(or $(READER),$$($(PY) -m tests.fuzz.readers)); do $(PY) -m tests.fuzz $$reader $(or $(SECONDS),600) || exit 1; done
 
 test-gpu: $(VENV)/ready-test ## the tests that need a CUDA device
 	$(PY) -m pytest -m gpu

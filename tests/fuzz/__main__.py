@@ -79,7 +79,7 @@ class Session:
             f"{len(self.findings)} kinds of findings {sorted(self.findings)}",
             flush=True,
         )
-        os._exit(0)
+        os._exit(1 if self.findings else 0)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ test: $(VENV)/ready-test ## the whole test suite
 	model=$$($(PY) scripts/fetch_smollm2.py --gguf) && \
 	QUATRAIN_SMOLLM2="$$model" $(PY) -m pytest
 
-test-faults: $(VENV)/ready-test ## what takes longest: runs that are killed at every point of their saves, and resumed
+test-faults: $(VENV)/ready-test ## what takes longest: runs killed at every point of their saves, and a soak of 5,000 steps
 	$(PY) -m pytest -m faults -rP
 
 fuzz: $(VENV)/ready-test ## spoiled files for every reader, ten minutes each (SECONDS=600), or for one (READER=gguf)

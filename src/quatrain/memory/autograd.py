@@ -2,9 +2,9 @@
 
 Here nobody decides what is kept: autograd holds the inputs of every operation that needs them, and which those are
 differs from architecture to architecture. Two numbers for each input and each output of every linear are more than any
-of them keeps in 16 bits (norms and rotary embeddings compute in float32, hence two), and half of that in 32 bits,
-in the small models in which saved tensors were counted; no test holds it to that yet. With checkpointing only blocks' inputs are kept, and
-one block at a time is there whole.
+of them keeps in 16 bits (norms and rotary embeddings compute in float32, hence two), and half of that in 32 bits, in
+the small models in which saved tensors were counted. With checkpointing only blocks' inputs are kept, and one block at
+a time is there whole.
 """
 
 from collections.abc import Sequence

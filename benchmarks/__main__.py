@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.case import Case
+from benchmarks.readme import write_readme
 from benchmarks.registry import CASES, select
 from benchmarks.results import RESULTS
 from benchmarks.runner import Runner
@@ -41,8 +42,10 @@ def main() -> None:
         return
     if not arguments.table:
         _run(cases, arguments)
-    beside = PAGE if arguments.results.resolve() == RESULTS else arguments.results / PAGE.name
-    write_table(arguments.results, arguments.page or beside)
+    published = arguments.results.resolve() == RESULTS
+    write_table(arguments.results, arguments.page or (PAGE if published else arguments.results / PAGE.name))
+    if published:
+        write_readme(RESULTS)
 
 
 def _run(cases: list[Case], arguments: argparse.Namespace) -> None:

@@ -1,11 +1,13 @@
 """The page: what is shown of figures, targets, floors and of everything that went wrong."""
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from benchmarks import cells, results
+from benchmarks.readme import README, write_readme
 from benchmarks.registry import CASES
 from benchmarks.table import write_table
 
@@ -92,3 +94,11 @@ def test_the_page_in_docs_is_what_the_result_files_give(tmp_path: Path):
     write_table(copies, tmp_path / "page.md")
     root = Path(__file__).parents[2]
     assert (tmp_path / "page.md").read_text() == (root / "docs" / "benchmarks.md").read_text()
+
+
+def test_the_readme_says_what_the_result_files_say(tmp_path: Path):
+    page = tmp_path / "README.md"
+    emptied = re.sub(r"(<!-- measured[^>]*-->\n).*?(<!-- /measured)", r"\1\2", README.read_text(), flags=re.DOTALL)
+    page.write_text(emptied)
+    write_readme(results.RESULTS, page)
+    assert page.read_text() == README.read_text() != emptied

@@ -29,7 +29,7 @@ def small(family: str, **changes):
     names = {"gpt2": {"n_layer": 2, "n_embd": 32, "n_head": 4}, "bloom": {"n_layer": 2, "n_head": 4}}
     config = AutoConfig.for_model(family, **(settings | heads | names.get(family, {}) | changes))
     torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config).eval()
+    return AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")

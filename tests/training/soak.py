@@ -101,8 +101,15 @@ def growth(sessions: list[Session]) -> dict[str, float]:
 
 def make_inputs(folder: Path, steps: int) -> RunConfig:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2, "num_attention_heads": 4}
-    LlamaForCausalLM(LlamaConfig(vocab_size=512, num_key_value_heads=2, **sizes)).save_pretrained(folder / "model")
+    config = LlamaConfig(
+        vocab_size=512,
+        hidden_size=64,
+        intermediate_size=176,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder / "model")
     make_tokenizer().save_pretrained(folder / "model")
     rows = [{"prompt": f"{a} + {b}?", "completion": f"{a + b} apples"} for a in range(20) for b in range(20)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -54,7 +54,8 @@ def check_kinds(config: Any) -> None:
 def texts(config: Any, name: str) -> tuple[str, ...]:
     """The texts of a setting that may be given as one or as several. Raises ConfigError for anything else."""
     value = getattr(config, name)
-    found = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list | tuple) else (None,)
-    if not all(isinstance(text, str) and text for text in found):
+    several = value if isinstance(value, list | tuple) else [value]
+    found = tuple(text for text in several if isinstance(text, str) and text)
+    if len(found) != len(several):
         raise ConfigError(f"`{name}` must be a text or a list of texts, got {value!r}.")
     return found

@@ -9,12 +9,12 @@ MOST = 0.02
 
 @pytest.mark.faults
 @pytest.mark.timeout(3600)
-def test_memory_files_and_threads_stay_flat(tmp_path):
+def test_memory_files_threads_and_time_stay_flat(tmp_path):
+    """Wants a machine that has nothing else to do: beside other programs even a step's processor time moves by more."""
     sessions = soak(tmp_path, STEPS)
     found = growth(sessions)
     print({name: f"{value:+.2%}" for name, value in found.items()})
-    # The time of a step is printed only: beside other programs even its processor time moves by more than this.
-    assert all(found[name] <= MOST for name in ("memory", "files", "threads")), sessions
+    assert all(value <= MOST for value in found.values()), sessions
 
 
 def test_growth_is_seen():

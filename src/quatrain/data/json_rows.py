@@ -50,7 +50,7 @@ def read_jsonl(path: Path, bad: BadRows) -> Iterator[Row]:
 def read_json(path: Path, bad: BadRows) -> Iterator[Row]:
     """A ``.json`` file is an array when its first character says so, and lines of objects otherwise."""
     with opened(path) as file:
-        beginning = file.read(2**16).removeprefix(BOM).lstrip()
+        beginning = file.read(2**16).removeprefix(BOM).lstrip(_SPACE.encode())
     return _read_array(path, bad) if beginning.startswith(b"[") else read_jsonl(path, bad)
 
 

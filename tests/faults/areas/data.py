@@ -108,6 +108,7 @@ ERRORS: tuple[tuple[str, str, str | bytes, str, type[QuatrainError]], ...] = (
     ("an array that is cut", "a.json", f"[{GOOD},", "line 2, byte 38: not valid JSON", DataError),
     ("an array with a comma missing", "a.json", f"[{GOOD} {GOOD}]", "',' or ']' must follow in the array", DataError),
     ("two arrays in a file", "a.json", f"[{GOOD}] []", "something follows after the array's end", DataError),
+    ("a form feed before an array", "a.json", f"\f[{GOOD}]", "line 1, byte 0: not valid JSON", RowError),
     ("broken UTF-8 in an array", "a.json", b'[{"text": "a\xff"}]', "line 1, byte 12: byte 0xff isn't", DataError),
     ("a file that isn't gzip", "a.jsonl.gz", GOOD, "can't be read: Not a gzipped file", DataError),
     ("a gzip file that is cut", "a.jsonl.gz", gzip.compress(GOOD.encode() * 99)[:-9], "can't be read", DataError),

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from quatrain.ops.codebooks import codebook, dynamic_map
+from quatrain.ops.linear_4bit import assembly
 from quatrain.ops.linear_4bit import triton as kernel
 from tests.ops.ptx import Program
 
@@ -17,7 +18,7 @@ PAIRS = kernel._pairs("nf4", torch.bfloat16, torch.device("cpu"))
 def room(request) -> np.ndarray:
     """The shared memory after as many threads have filled the tables."""
     room = np.full(40_000, 0xCC, dtype=np.uint8)
-    program = Program(kernel.FILL_TABLES.value, SHARED)
+    program = Program(assembly.FILL_TABLES, SHARED)
     memory = torch.cat((PAIRS, dynamic_map().view(torch.int32))).numpy().view(np.uint32)
     for thread in range(request.param):
         program.run({"$1": 0, "$2": 1024}, {"%tid.x": thread, "%ntid.x": request.param}, memory, room)
@@ -34,7 +35,7 @@ def test_the_tables_are_filled_and_nothing_else(room):
 
 
 def test_bytes_are_looked_up_in_the_lanes_own_bank(room):
-    program = Program(kernel.LOOK_UP_PAIRS.value, SHARED)
+    program = Program(assembly.LOOK_UP_PAIRS, SHARED)
     values = codebook("nf4").to(torch.bfloat16)
     for lane in range(32):
         word = int(np.random.default_rng(lane).integers(1 << 32))
@@ -48,7 +49,7 @@ def test_bytes_are_looked_up_in_the_lanes_own_bank(room):
 
 
 def test_scales_are_looked_up_by_the_low_bytes(room):
-    program, table = Program(kernel.LOOK_UP_SCALES.value, SHARED), dynamic_map()
+    program, table = Program(assembly.LOOK_UP_SCALES, SHARED), dynamic_map()
     for codes in np.random.default_rng(0).integers(1 << 16, size=50).tolist():
         found = {"$2": codes}
         program.run(found, {}, np.zeros(0, np.uint32), room)

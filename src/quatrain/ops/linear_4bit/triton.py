@@ -32,7 +32,7 @@ and g + 8 (``h``), or in x column g of each 8 (``c``).
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
@@ -40,7 +40,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ..codebooks import codebook, dynamic_map
-from . import reference
+from . import assembly, reference
+from .launch import launch_for
 
 CHUNK = 128
 BLOCK = 64
@@ -48,76 +49,9 @@ ROWS = 16
 MOST_CHUNKS = 512
 """So that four slices meet at most two of the blocks in which scales are quantized."""
 
-LAUNCH = {4: (8, 64), 8: (8, 80), 16: (8, 128), 32: (4, 255)}
-"""Slices, and registers of a thread, by rows of x. Many warps are what hides the memory's latency, and the registers
-that they need decide how many there can be."""
-
-FILL_TABLES = tl.constexpr(
-    ".shared .align 128 .b8 pairs_by_lane[32768];\n"
-    ".shared .align 128 .b8 scale_map[1024];\n"
-    "{ .reg .u32 entry, value, place, row, at; .reg .u64 source; .reg .pred done;\n"
-    "mov.u32 entry, %tid.x;\n"
-    "NEXT_ENTRY:\n"
-    "setp.ge.u32 done, entry, 256;\n"
-    "@done bra ALL_ENTRIES;\n"
-    "mad.wide.u32 source, entry, 4, $2;\n"
-    "ld.global.nc.u32 value, [source];\n"
-    "mov.u32 at, scale_map;\n"
-    "mad.lo.u32 at, entry, 4, at;\n"
-    "st.shared.b32 [at], value;\n"
-    "mad.wide.u32 source, entry, 4, $1;\n"
-    "ld.global.nc.u32 value, [source];\n"
-    # An entry's 128 bytes are written 16 at a time, beginning elsewhere for each lane, so that lanes use all banks.
-    "and.b32 row, entry, 7;\n"
-    "shl.b32 row, row, 4;\n"
-    "mad.lo.u32 row, entry, 128, row;\n"
-    "mov.u32 at, pairs_by_lane;\n"
-    + "".join(
-        f"xor.b32 place, row, {16 * step};\n"
-        "add.u32 place, place, at;\n"
-        "st.shared.v4.b32 [place], {value, value, value, value};\n"
-        for step in range(8)
-    )
-    + "mov.u32 at, %ntid.x;\n"
-    "add.u32 entry, entry, at;\n"
-    "bra NEXT_ENTRY;\n"
-    "ALL_ENTRIES:\n"
-    "bar.sync 0;\n"
-    "mov.u32 $0, 0; }"
-)
-"""Declares two tables in shared memory for the whole function and fills them, from the pairs at $1 and the 8-bit map at
-$2."""
-
-LOOK_UP_PAIRS = tl.constexpr(
-    "{ .reg .u32 lane, place, table;\n"
-    "mov.u32 lane, %laneid;\n"
-    "shl.b32 lane, lane, 2;\n"
-    "mov.u32 table, pairs_by_lane;\n"
-    + "".join(
-        (f"shr.u32 place, $4, {8 * byte - 7};\n" if byte else "shl.b32 place, $4, 7;\n")
-        # (place & 0x7F80) | lane: the byte's 128 bytes, and the lane's four of them.
-        + "lop3.b32 place, place, 0x7F80, lane, 0xEA;\n"
-        "add.u32 place, place, table;\n"
-        f"ld.shared.b32 ${byte}, [place];\n"
-        for byte in range(4)
-    )
-    + "}"
-)
-"""The pairs $0 to $3 that the bytes of $4 stand for."""
-
-LOOK_UP_SCALES = tl.constexpr(
-    "{ .reg .u32 place, table;\n"
-    "mov.u32 table, scale_map;\n"
-    "shl.b32 place, $2, 2;\n"
-    "and.b32 place, place, 0x3FC;\n"
-    "add.u32 place, place, table;\n"
-    "ld.shared.f32 $0, [place];\n"
-    "shr.u32 place, $2, 6;\n"
-    "and.b32 place, place, 0x3FC;\n"
-    "add.u32 place, place, table;\n"
-    "ld.shared.f32 $1, [place]; }"
-)
-"""What the two low bytes of $2 stand for in the 8-bit map."""
+FILL_TABLES = tl.constexpr(assembly.FILL_TABLES)
+LOOK_UP_PAIRS = tl.constexpr(assembly.LOOK_UP_PAIRS)
+LOOK_UP_SCALES = tl.constexpr(assembly.LOOK_UP_SCALES)
 
 
 def linear_4bit(
@@ -141,7 +75,7 @@ def linear_4bit(
     factors = [update or some or (x_MK, x_MK) for update in updates]
     tokens = max(4, triton.next_power_of_2(len(x_MK)))
     programs = sum(triton.cdiv(weight.rows, ROWS) for weight in weights)
-    launch = _launch(tokens, programs, x_MK.device)
+    launch = launch_for(tokens, programs, x_MK.device)
     with torch.cuda.device_of(x_MK):
         _kernel[(programs,)](
             x_MK,
@@ -176,31 +110,6 @@ def linear_4bit(
             maxnreg=launch.registers,
             launch_pdl=launch.early,
         )
-
-
-class Launch(NamedTuple):
-    """How a kernel is started."""
-
-    slices: int
-    registers: int
-    """Of a thread."""
-    early: bool
-    """Programs start, and fill their tables, while the kernel before this one ends."""
-
-
-@cache
-def _launch(tokens: int, programs: int, device: torch.device) -> Launch:
-    """The fastest launch for so many rows of x, a power of two, by measurement on an H200."""
-    slices, registers = LAUNCH[tokens]
-    if device.type != "cuda":
-        return Launch(slices, registers, early=False)
-    facts = torch.cuda.get_device_properties(device)
-    if tokens == 4 and programs * 16 <= facts.multi_processor_count * 32:
-        slices = 16  # There is room for twice the warps.
-    warps = facts.regs_per_multiprocessor // (32 * registers) // slices * slices
-    # Programs that find room beside those of the kernel before take memory bandwidth from it and win nothing.
-    fills = programs * slices >= 0.9 * facts.multi_processor_count * warps
-    return Launch(slices, registers, early=fills and facts.major >= 9)
 
 
 @cache

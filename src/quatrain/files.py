@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from safetensors import SafetensorError
 
@@ -62,6 +63,40 @@ def check_free(folder: Path) -> None:
 
 
 @contextmanager
+def file_aside(final: Path) -> Iterator[BinaryIO]:
+    """A new file to write into. It becomes `final`, at once and with its content on the disk, when the body has ended
+    well; otherwise it vanishes, and a file that is there stays. Raises OSError when the disk can't.
+    """
+    aside = final.with_name(f".{final.name}.new")
+    try:
+        with aside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(final)
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_aside(final: Path, files: Files) -> Iterator[Path]:
+    """A new folder beside `final` to write into. What of it is left when the body has ended, because nobody has renamed
+    it, is removed; and so is what a process that was killed has left. Raises OSError when the disk can't.
+    """
+    aside = final.with_name(f".{final.name.lstrip('.')}.writing")
+    try:
+        if aside.exists():
+            files.remove(aside)
+        files.make_folder(aside)
+        yield aside
+    finally:
+        with suppress(OSError):
+            if aside.exists():
+                files.remove(aside)
+
+
+@contextmanager
 def written_aside(final: Path, files: Files | None = None) -> Iterator[Path]:
     """A new folder to write into. It becomes `final` once the body has ended well (and so may have read back what it
     wrote), and vanishes when the body, or the disk, fails.
@@ -76,13 +111,10 @@ def written_aside(final: Path, files: Files | None = None) -> Iterator[Path]:
         OutputError: the disk can't, or is full; whatever was at `final` is still there as it was.
     """
     files = files or Files()
-    aside = final.with_name(f".{final.name.lstrip('.')}.writing")
     try:
-        if aside.exists():
-            files.remove(aside)
-        files.make_folder(aside)
-        yield aside
-        _put_in_place(aside, final, files)
+        with folder_aside(final, files) as aside:
+            yield aside
+            _put_in_place(aside, final, files)
     except (OSError, SafetensorError) as error:
         if isinstance(error, OutputError):
             raise
@@ -90,9 +122,6 @@ def written_aside(final: Path, files: Files | None = None) -> Iterator[Path]:
             f"{final} can't be written ({error}); nothing of it was left behind. Free space on that disk, or choose "
             "another folder"
         ) from error
-    finally:
-        with suppress(OSError):
-            files.remove(aside)
 
 
 def _put_in_place(aside: Path, final: Path, files: Files) -> None:
@@ -102,6 +131,7 @@ def _put_in_place(aside: Path, final: Path, files: Files) -> None:
     if final.is_dir():
         for path in sorted(aside.iterdir()):
             files.rename(path, final / path.name)
+        files.sync(final)
     else:
         files.rename(aside, final)
-    files.sync(final.parent)
+        files.sync(final.parent)

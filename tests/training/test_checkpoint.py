@@ -76,14 +76,20 @@ def test_the_manifest_is_written_last_and_everything_is_synced_before_the_rename
 def test_a_save_that_fails_at_any_point_leaves_the_older_ones_and_nothing_else(folder, setup):
     saved(folder, setup, 2)
     before = content(folder.checkpoints)
-    (folder.checkpoints / ".step-000001.writing").mkdir()
-    (folder.checkpoints / ".step-000001.writing" / "rest").touch()
-    # Each time until a save passes fewer points than asked for: it has no more.
-    files, point = FaultyFiles(fail), 0
-    while point == 0 or point < len(files.points):
-        files = FaultyFiles(fail, [point])
+
+    def save(files: FaultyFiles) -> None:
+        remains = folder.checkpoints / ".step-000001.writing"
+        remains.mkdir(exist_ok=True)
+        (remains / "rest").touch()
+        save_checkpoint(folder, setup, Progress(step=4), files=files)
+
+    rehearsal = FaultyFiles(fail)
+    save(rehearsal)
+    assert len(rehearsal.points) > 20
+    for point in range(len(rehearsal.points)):
+        shutil.rmtree(folder.checkpoint(4), ignore_errors=True)
         try:
-            save_checkpoint(folder, setup, Progress(step=4), files=files)
+            save(FaultyFiles(fail, [point]))
         except CheckpointError as error:
             assert "No space left" in str(error) and "free space" in str(error)
             renamed = folder.checkpoint(4)
@@ -92,8 +98,6 @@ def test_a_save_that_fails_at_any_point_leaves_the_older_ones_and_nothing_else(f
             assert not renamed.exists() or flaw(renamed, REQUIRED) is None
         shutil.rmtree(folder.checkpoint(4), ignore_errors=True)
         assert find_checkpoint(folder).state.progress.step == 2
-        point += 1
-    assert point > 20
     save_checkpoint(folder, setup, Progress(step=4))
     assert sorted(p.name for p in folder.checkpoints.iterdir()) == ["step-000002", "step-000004"]
 

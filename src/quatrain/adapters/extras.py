@@ -7,7 +7,7 @@ from torch import nn
 
 from quatrain.adapters.config import LoraConfig
 from quatrain.adapters.saved_module import SavedModule
-from quatrain.adapters.targets import ends_with, no_match
+from quatrain.adapters.targets import ends_with, no_match, output_head
 from quatrain.adapters.token_rows import TokenRows
 from quatrain.adapters.wrapper import Wrapper
 from quatrain.errors import AdapterError
@@ -45,7 +45,7 @@ def wrap_modules(model: nn.Module, names: Sequence[str]) -> None:
 
 def wrap_rows(model: nn.Module, rows: Mapping[str, Sequence[int]]) -> None:
     """Put a :class:`TokenRows` around each named table, and around a head that shares it."""
-    embedding, head = _embedding(model), _head(model)
+    embedding, head = _embedding(model), output_head(model)
     names = {id(module): name for name, module in model.named_modules()}
     shared = bool(rows) and shares_table(model)
     for name, indices in rows.items():
@@ -84,8 +84,8 @@ def match_rows(model: nn.Module, rows: Sequence[int] | Mapping[str, Sequence[int
     """
     if not rows:
         return {}
-    embedding, head = _embedding(model), _head(model)
-    tables = {name: m for name, m in model.named_modules() if m is not None and (m is embedding or m is head)}
+    embedding, head = _embedding(model), output_head(model)
+    tables = {name: m for name, m in model.named_modules() if m is embedding or m is head}
     if not isinstance(rows, Mapping):
         rows = {next((name for name, m in tables.items() if m is embedding), "embedding"): rows}
     found: dict[str, list[int]] = {}
@@ -107,13 +107,13 @@ def match_rows(model: nn.Module, rows: Sequence[int] | Mapping[str, Sequence[int
 def table_names(model: nn.Module) -> tuple[str, str | None]:
     """Names of the input embedding and of the head, which a model may lack."""
     names = {id(module): name for name, module in model.named_modules()}
-    head = _head(model)
+    head = output_head(model)
     return names[id(_embedding(model))], None if head is None else names[id(head)]
 
 
 def shares_table(model: nn.Module) -> bool:
     """Whether the head computes with the embedding's table."""
-    embedding, head = _embedding(model), _head(model)
+    embedding, head = _embedding(model), output_head(model)
     return embedding is not None and head is not None and _storage(embedding) == _storage(head)
 
 
@@ -129,10 +129,6 @@ def _checked(name: str, indices: list[int], table: Any) -> list[int]:
 
 def _embedding(model: Any) -> nn.Module | None:
     return model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-
-
-def _head(model: Any) -> nn.Module | None:
-    return model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
 
 
 def _storage(module: Any) -> int:

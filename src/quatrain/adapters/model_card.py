@@ -28,18 +28,16 @@ class CardFacts:
 
 
 def write_card(folder: Path, adapter: StoredAdapter, facts: CardFacts | None = None) -> None:
-    """Write a card unless the folder has one, which may have been edited.
+    """Write the card.
 
     Args:
         folder: the adapter's folder.
         adapter: what lies there; a path of its base isn't written.
         facts: of its training, where they are known.
     """
-    path = folder / CARD
-    if not path.exists():
-        base = adapter.base if adapter.base is not None and is_hub_name(adapter.base) else None
-        parts = [_front(adapter, base), _what(adapter, base), *_facts(facts or CardFacts()), _loading(adapter, base)]
-        path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    base = adapter.base if adapter.base is not None and is_hub_name(adapter.base) else None
+    parts = [_front(adapter, base), _what(adapter, base), *_facts(facts or CardFacts()), _loading(adapter, base)]
+    (folder / CARD).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 def is_hub_name(name: str) -> bool:

@@ -31,7 +31,8 @@ def adapter_name(folder: Path) -> str:
 
 
 def write_adapter(adapter: StoredAdapter, folder: Path, facts: CardFacts | None = None) -> Path:
-    """Write the three files aside, read them back, and put them in place; a card that is there stays.
+    """Write the three files aside, read them back, and put them in place; a card that is there may have been edited and
+    stays.
 
     Args:
         adapter: what to write.
@@ -108,8 +109,8 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _check_finite(found: Sorted, folder: Path) -> None:
-    by_module = {**found.layers, **found.modules, **{name: {"rows": rows} for name, rows in found.rows.items()}}
-    for name, parts in by_module.items():
+    rows = ((name, {"rows": rows_NH}) for name, rows_NH in found.rows.items())
+    for name, parts in (*found.layers.items(), *found.modules.items(), *rows):
         if not all(tensor.is_floating_point() for tensor in parts.values()):
             raise AdapterError(f"{folder}: {name} must hold floating-point numbers, and holds others; it is damaged")
         # The layer keeps float32, in which a large float64 is infinite.

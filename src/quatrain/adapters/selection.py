@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from quatrain.adapters.config import ALL_LINEAR
 from quatrain.adapters.expressions import match
-from quatrain.adapters.targets import describe_targets
+from quatrain.adapters.targets import describe_targets, ends_with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,4 +95,4 @@ def joint_selection(selections: list[Selection], adapted: Iterable[str]) -> Sele
 def _matches(targets: str | tuple[str, ...], name: str) -> bool:
     if isinstance(targets, str):
         return match(targets, name, whole=True) is not None
-    return any(name == target or name.endswith(f".{target}") for target in targets)
+    return any(ends_with(name, target) for target in targets)

@@ -14,7 +14,7 @@ from torch import nn
 from quatrain.adapters.attach import adapter_layers, detach_lora, replace_module
 from quatrain.adapters.extras import extra_layers
 from quatrain.adapters.loading import load_adapter
-from quatrain.adapters.lora import LoraLinear
+from quatrain.adapters.lora import LoraLinear, device_of
 from quatrain.adapters.mixed import MixedLinear
 from quatrain.errors import AdapterError
 
@@ -79,8 +79,7 @@ class AdapterSet:
         self._active = adapter_name
         for name, module in modules.items():
             # The model may have moved, or turned to training, while this one was out of it.
-            base_layer = self.model.get_submodule(name)
-            device = next((tensor.device for tensor in (*base_layer.parameters(), *base_layer.buffers())), None)
+            device = device_of(self.model.get_submodule(name))
             replace_module(self.model, name, module.to(device).train(self.model.training))
 
     def delete_adapter(self, adapter_name: str) -> None:

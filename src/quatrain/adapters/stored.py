@@ -98,7 +98,6 @@ class StoredAdapter:
     """By the name of their table. A head that shares the embedding's table isn't named itself."""
     modules: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     """Parameters of modules that were trained whole, by the module's name."""
-
     init_lora_weights: bool | str = True
     """The start that has changed the base which this adapter is for; true when that is the base as published."""
 

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 
@@ -19,7 +20,7 @@ def adaptable_linears(model: nn.Module) -> dict[str, nn.Module]:
 
     Subclasses of `nn.Linear` that do something else, such as expert routers that return choices, are none.
     """
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # pyright: ignore
+    head = output_head(model)
     found: dict[str, nn.Module] = {}
     inside_adapters = tuple(f"{n}." for n, m in model.named_modules() if isinstance(m, (LoraLinear, Wrapper)))
     for name, module in model.named_modules():
@@ -28,6 +29,11 @@ def adaptable_linears(model: nn.Module) -> dict[str, nn.Module]:
         if isinstance(module, (QuantizedLinear, LoraLinear)) or is_linear(module):
             found[name] = module
     return found
+
+
+def output_head(model: Any) -> nn.Module | None:
+    """The head of a model, which may have none."""
+    return model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
 
 
 def block_index(name: str) -> int | None:

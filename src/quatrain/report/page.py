@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from quatrain.files import file_aside
 from quatrain.report import content, wording
 from quatrain.report.summary import read_run, summary_of
 from quatrain.runlog import DataRead, Event, Noted, RunFolder, RunStarted
@@ -23,10 +24,10 @@ def write_report(folder: RunFolder) -> Path:
         CheckpointError: the folder holds no run, or its files can't be understood.
     """
     page = render(*read_run(folder))
-    aside = folder.report.with_name(folder.report.name + ".new")
-    # A lone surrogate, which a model's broken bytes can leave in a string, has no UTF-8 form.
-    aside.write_text(page, encoding="utf-8", errors="replace")
-    return aside.replace(folder.report)
+    with file_aside(folder.report) as file:
+        # A lone surrogate, which a model's broken bytes can leave in a string, has no UTF-8 form.
+        file.write(page.encode(errors="replace"))
+    return folder.report
 
 
 def render(config: dict[str, Any], events: list[Event]) -> str:

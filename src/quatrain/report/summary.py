@@ -10,7 +10,8 @@ from quatrain.report import wording
 from quatrain.runlog import Evaluated, Event, PlanChecked, RunFinished, RunFolder, RunStarted, StepDone, read_events
 from quatrain.untrusted import parse_yaml, read_text
 
-LARGEST = 1e100
+_LARGEST = 1e100
+"""Of an event's numbers. Larger ones come from a damaged file only, and means of them overflow."""
 
 LAST_STEPS = 10
 """The final loss is a mean over this many steps: a single step's loss says more about its rows than about the model."""
@@ -106,10 +107,10 @@ def read_run(folder: RunFolder) -> tuple[dict[str, Any], list[Event]]:
 
 
 def _is_odd(value: Any) -> bool:
-    """Whether means of it would overflow. A diverged run's numbers aren't finite, which is another matter."""
+    """Whether it is too large. A diverged run's numbers aren't finite, which is another matter."""
     if isinstance(value, dict):
         return any(map(_is_odd, value.values()))
-    return isinstance(value, int | float) and LARGEST < abs(value) != math.inf
+    return isinstance(value, int | float) and _LARGEST < abs(value) != math.inf
 
 
 def read_config(folder: RunFolder) -> dict[str, Any]:

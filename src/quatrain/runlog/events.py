@@ -245,6 +245,8 @@ def _writable(value: Any) -> Any:
     """Numbers that aren't finite by their names, texts without secrets."""
     if isinstance(value, dict):
         return {key: _writable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_writable(inner) for inner in value]
     if isinstance(value, str):
         return without_secrets(value)
     if isinstance(value, float) and not math.isfinite(value):

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from quatrain.errors import CheckpointError
+from quatrain.files import file_aside
 from quatrain.runlog.events import Event, Noted, from_json, to_json
 from quatrain.runlog.trackers import Sink, Trackers
 from quatrain.untrusted import parse_json
@@ -103,12 +104,10 @@ class EventWriter:
         if self.path.exists() and os.path.samestat(os.fstat(self._file.fileno()), self.path.stat()):
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.path.with_name(self.path.name + ".new")
         self._file.seek(0)
-        with aside.open("wb") as copy:
+        with file_aside(self.path) as copy:
             shutil.copyfileobj(self._file, copy)
             copy.truncate(self._size)
-        aside.replace(self.path)
         self._file.close()
         self._file = _opened(self.path)
 
@@ -151,23 +150,17 @@ def truncate_after(path: Path, step: int) -> None:
         CheckpointError: the file isn't there, a complete line isn't JSON, or nothing can be written there.
     """
     path = Path(path)
-    aside = path.with_name(path.name + ".new")
     try:
-        with aside.open("wb") as file:
+        with file_aside(path) as file:
             for number, line in enumerate(_complete_lines(path), start=1):
                 if _step_of(line, path, number) <= step:
                     file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
     except CheckpointError:
         raise
     except OSError as error:
         raise CheckpointError(
             f"{path} can't be cut back to step {step} ({error}); free space on that disk, or make the folder writable"
         ) from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _step_of(line: bytes, path: Path, number: int) -> int:

@@ -3,11 +3,11 @@
 from dataclasses import asdict
 from typing import Any
 
+from quatrain.adapters import LoraConfig
 from quatrain.adapters.model_card import CardFacts, is_hub_name
 from quatrain.report import summarize, wording
 from quatrain.runlog import RunFolder
 from quatrain.training.build import Setup
-from quatrain.training.config import RunConfig
 
 _SETTINGS = (
     *("learning_rate", "loraplus_lr_ratio", "lr_scheduler_type", "warmup_ratio", "weight_decay", "max_grad_norm"),
@@ -36,7 +36,7 @@ def _data(setup: Setup) -> tuple[str, ...]:
 def _settings(setup: Setup) -> dict[str, str]:
     """Those that decide the result; settings of the adapter only where somebody has chosen them."""
     config = setup.config
-    default = asdict(RunConfig(data=config.data).lora)
+    default = asdict(LoraConfig())
     lora = {name: value for name, value in asdict(config.lora).items() if name == "r" or value != default[name]}
     chosen = {
         "steps": setup.total_steps,

@@ -29,7 +29,7 @@ from quatrain.adapters import adapter_parameters
 from quatrain.adapters.starts.sharing import STARTS, save_starts
 from quatrain.adapters.trained import base_change, save_trained
 from quatrain.errors import CheckpointError
-from quatrain.files import Files
+from quatrain.files import Files, folder_aside
 from quatrain.runlog import RunFolder
 from quatrain.training.build import Setup
 from quatrain.training.fingerprint import base_fingerprint
@@ -94,24 +94,20 @@ def save_checkpoint(folder: RunFolder, setup: Setup, progress: Progress, *, file
     """
     files = files or Files()
     final = folder.checkpoint(progress.step)
-    aside = final.with_name(f".{final.name}.writing")
     try:
         for remains in folder.checkpoints.glob(".step-*"):
             # Of a process that was killed. They only take room, so what can't be removed may stay.
             with suppress(OSError):
                 files.remove(remains)
-        files.make_folder(aside)
-        _write(aside, setup, progress, files)
-        seal(aside, files)
-        if final.exists():
-            files.remove(final)
-        files.rename(aside, final)
+        with folder_aside(final, files) as aside:
+            _write(aside, setup, progress, files)
+            seal(aside, files)
+            if final.exists():
+                files.remove(final)
+            files.rename(aside, final)
         files.sync(final.parent)
         wrong = flaw(final, REQUIRED)
     except (OSError, SafetensorError) as error:
-        # What was written so far takes the room that others may need; if even that fails, the next save tries again.
-        with suppress(OSError):
-            files.remove(aside)
         raise CheckpointError(
             f"checkpoint {final} can't be written ({error}). Older checkpoints are untouched; free space on that disk, "
             "or make the folder writable"

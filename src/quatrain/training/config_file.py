@@ -5,10 +5,8 @@ findings into one sentence each, with the nearest known key.
 """
 
 import difflib
-import os
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, get_args, get_type_hints
@@ -17,6 +15,7 @@ import yaml
 
 from quatrain.data import DataConfig
 from quatrain.errors import CheckpointError, ConfigError
+from quatrain.files import file_aside
 from quatrain.training.config import SWITCHES, RunConfig
 from quatrain.untrusted import BoundedLoader, parse_yaml, read_text
 
@@ -79,21 +78,14 @@ def write_config(config: RunConfig, path: Path) -> None:
         CheckpointError: the disk can't.
     """
     text = yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True)
-    aside = path.with_name(f".{path.name}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        with file_aside(path) as file:
+            file.write(text.encode())
     except OSError as error:
         raise CheckpointError(
             f"{path} can't be written ({error}); free space on that disk, or choose another"
         ) from error
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@ the folder holds the adapter of before, or none, or the new one, whole. Before t
 read it, and compared with the model that was trained and measured: success is said of what lies on the disk.
 """
 
-from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from quatrain.adapters.peft_format import WEIGHTS
 from quatrain.adapters.peft_tensors import to_tensors
 from quatrain.adapters.stored import StoredAdapter
 from quatrain.errors import CheckpointError
-from quatrain.files import Files
+from quatrain.files import Files, folder_aside
 from quatrain.runlog import RunFolder
 from quatrain.training.build import Setup
 from quatrain.training.card import facts_of
@@ -36,27 +35,22 @@ def hand_over(folder: RunFolder, setup: Setup, *, files: Files | None = None) ->
     """
     files = files or Files()
     final = folder.adapter
-    aside, leaving = (final.with_name(f".{final.name}.{word}") for word in ("writing", "removing"))
+    leaving = final.with_name(f".{final.name}.removing")
     trained = stored_adapter(setup.model, setup.config.model, setup.provenance)
     try:
-        for remains in (aside, leaving):
-            if remains.exists():
-                files.remove(remains)
-        files.make_folder(aside)
-        _write(aside, folder, setup, files)
-        wrong = difference(read_adapter(aside), trained)
-        if wrong is None:
-            _put_in_place(aside, final, leaving, files)
-            wrong = flaw(final, (WEIGHTS,))
+        if leaving.exists():
+            files.remove(leaving)
+        with folder_aside(final, files) as aside:
+            _write(aside, folder, setup, files)
+            wrong = difference(read_adapter(aside), trained)
+            if wrong is None:
+                _put_in_place(aside, final, leaving, files)
+                wrong = flaw(final, (WEIGHTS,))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"the adapter can't be written to {final} ({error}). The last checkpoint holds it: free space on that "
             "disk, or make the folder writable, and resume the run"
         ) from error
-    finally:
-        with suppress(OSError):
-            if aside.exists():
-                files.remove(aside)
     if wrong is not None:
         raise CheckpointError(
             f"the adapter in {final} isn't the one that was trained: {wrong}. The last checkpoint holds it: look after "

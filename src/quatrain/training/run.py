@@ -134,8 +134,7 @@ class Run:
             if _due(number, config.eval_steps, epoch_ended):
                 self.measure.held_out_loss(number)
             if _due(number, config.save_steps, epoch_ended):
-                # While steps fail, nobody knows when it began: older checkpoints may be the good ones.
-                self._save(keep_old=self.failed_in_a_row > 0)
+                self._save()
 
     def _accumulated(self, number: int) -> Step | None:
         """The step with all of its micro-batches done. None: a stop left no time for all. `at` then says which are,
@@ -199,7 +198,7 @@ class Run:
         self.failed_in_a_row += 1
         if self.failed_in_a_row == _MOST_FAILED_STEPS:
             # The adapter is as it was before the first of them; whether that is good only its owner can tell.
-            self._save(keep_old=True)
+            self._save()
             raise QuatrainError(
                 f"{_MOST_FAILED_STEPS} steps in a row had no finite gradient ({described}). Lower `learning_rate`, or "
                 f"look at the rows in {self.folder.suspects}; checkpoints hold the adapter as it was before these steps"
@@ -226,10 +225,11 @@ class Run:
         self.unlogged.clear()
         self.writer.write(event)
 
-    def _save(self, *, last: bool = False, keep_old: bool = False) -> None:
+    def _save(self, *, last: bool = False) -> None:
         # What the log says must reach as far as the checkpoint: a run that is resumed from it does these steps no more.
         self._log_steps()
-        self.saver.save(self.at, last=last, keep_old=keep_old)
+        # While steps fail, nobody knows when it began: older checkpoints may be the good ones.
+        self.saver.save(self.at, last=last, keep_old=self.failed_in_a_row > 0)
 
     def _warn(self, message: str) -> None:
         self.writer.write(Noted(level="warning", message=message))

@@ -37,7 +37,7 @@ MAY_IMPORT_TRANSFORMERS = {"models", "data", "evaluation"}
 # Much uses the typed errors, whose words are made plain; everything else on a floor is a stranger to its neighbours.
 SAME_FLOOR = {
     *((room, "errors") for room in ("device", "files", "runlog")),
-    *(("errors", "plain"), ("runlog", "plain"), ("runlog", "untrusted")),
+    *(("errors", "plain"), ("runlog", "files"), ("runlog", "plain"), ("runlog", "untrusted")),
 }
 
 FILES = sorted(p for p in ROOT.rglob("*.py") if p != ROOT / "__init__.py")

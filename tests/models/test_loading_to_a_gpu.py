@@ -151,7 +151,7 @@ def test_a_failure_on_the_way_to_a_gpu_names_the_tensor_and_ends_the_threads(tmp
     folder = SafetensorsFolder(tmp_path / "torn")
     path = folder.extents["model.layers.1.mlp.up_proj.weight"].path
     # The header is read and found right before the file is cut.
-    monkeypatch.setattr("quatrain.models.loading._open", lambda where: folder)
+    monkeypatch.setattr("quatrain.models.opening._open", lambda where: folder)
     path.write_bytes(path.read_bytes()[: folder.extents["model.layers.1.mlp.up_proj.weight"].offset + 100])
     with pytest.raises(ModelError, match=r"must be readable from .*ends at byte"):
         load_model(tmp_path / "torn", device="cuda")

@@ -49,7 +49,7 @@ def restore(block: DecoderBlock, row: Row, kept: Kept) -> None:
 def _mlp(block: DecoderBlock, d_TH: Tensor, row: Row, kept: Kept) -> None:
     """From the gradient of the block's output to that of x2."""
     branch = _through_out_norm(block, d_TH, kept.mlp_out, block.modules.mlp_out_norm)
-    dact_TE = block.down.input_gradient(branch, block.workspace.get("act", len(d_TH), block.down.extended))
+    dact_TE = block.down.input_gradient(branch, block.workspace.get("wide", len(d_TH), block.down.extended))
     low_rank = block.down.low_rank_of(dact_TE)
     if low_rank is None:
         block.down.add_adapter_gradient(dact_TE, row.seed)
@@ -64,11 +64,11 @@ def _attention(block: DecoderBlock, d_TH: Tensor, row: Row, kept: Kept) -> Tenso
     """From the gradient of x2 to that of q, k and v [T, (A + 2G)·D]."""
     spec, o_TE, k = block.spec, there(kept.o), block.o.in_features
     branch = _through_out_norm(block, d_TH, kept.attention_out, block.modules.attention_out_norm)
-    do_TE = block.o.input_gradient(branch, block.workspace.get("do", len(d_TH), block.o.extended))
+    do_TE = block.o.input_gradient(branch, block.workspace.get("dx", len(d_TH), block.o.extended))
     block.o.add_adapter_gradient(do_TE, row.seed)
     block.o.accumulate_gradients(o_TE[:, :k], block.o.hidden(o_TE), branch, do_TE, row.seed)
     q, key, v = block.roped(there(kept.qkv), row)
-    dqkv = block.workspace.get("dqkv", len(d_TH), spec.qkv_width)
+    dqkv = block.workspace.get("wide", len(d_TH), spec.qkv_width)
     dq, dk, dv = (block.heads(dqkv, which) for which in "qkv")
     attention_backward(
         do_TE[:, :k].unflatten(1, (spec.num_heads, -1)),

@@ -113,7 +113,7 @@ class DecoderBlock:
     def _leave(self, row: Row, kept: Kept) -> Tensor:
         """What the MLP adds to the residual stream [T, H], in the workspace."""
         gate_up = there(kept.gate_up)
-        act_TE = self.workspace.get("act", len(gate_up), self.down.extended)
+        act_TE = self.workspace.get("wide", len(gate_up), self.down.extended)
         gated_activation(gate_up, activation=self.spec.activation, out=act_TE[:, : self.down.in_features])
         branch_TH = self.workspace.get("branch", len(gate_up), self.down.out_features)
         self.down.forward(act_TE, row.seed, branch_TH)

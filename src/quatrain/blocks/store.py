@@ -5,13 +5,13 @@ backward, into pinned host memory that is allocated once and used in every step.
 cost concurrent matrix products next to nothing, so as long as a block computes for longer than its tensors travel, all
 of it is free.
 
-Two blocks' tensors at most are on their way out, and those of one on their way back. The host queues work far ahead of
-the GPU, so what bounds memory is the order on the compute stream: it waits until a block's tensors have left before it
-lets go of their memory, and gives the memory that they come back to. (Tensor.record_stream would let the host decide,
-which sees that nothing has left yet, and takes new memory for every block.)
+One block's tensors at most are on their way out, and one's on their way back: where the bus keeps up that is enough,
+and where it doesn't a second block behind the first would only wait longer. The host queues work far ahead of the GPU,
+so what bounds memory is the order on the compute stream: it waits until a block's tensors have left before it lets go
+of their memory, and gives the memory that they come back to. (Tensor.record_stream would let the host decide, which
+sees that nothing has left yet, and takes new memory for every block.)
 """
 
-from collections import deque
 from dataclasses import dataclass, field
 
 import torch
@@ -20,8 +20,6 @@ from torch import Tensor
 from quatrain.blocks.kept import GROUP_MEMBERS, Kept
 from quatrain.blocks.policy import GROUPS, Policy
 from quatrain.device import host_empty
-
-_IN_FLIGHT = 2
 
 
 @dataclass(eq=False)
@@ -54,7 +52,7 @@ class ActivationStore:
         self._in = torch.cuda.Stream(device) if self._cuda else None
         self._kept: dict[int, Kept] = {}
         self._trips: dict[int, _Trip] = {}
-        self._leaving: deque[_Trip] = deque()
+        self._leaving: _Trip | None = None
 
     def put(self, index: int, kept: Kept, policy: Policy) -> None:
         """Take over what block `index` has made: keep it, send it off, or forget it."""
@@ -82,8 +80,8 @@ class ActivationStore:
         trip = self._trips.get(index)
         if trip is None or trip.left is None:
             return
-        if trip.leaving:  # The last ones to leave turn round at the door.
-            self._leaving.remove(trip)
+        if trip is self._leaving:  # The last to leave turns round at the door.
+            self._leaving = None
             trip.back, trip.returned = trip.leaving, trip.left
             trip.leaving, trip.left = {}, None
             return
@@ -102,15 +100,15 @@ class ActivationStore:
         if self._cuda:
             torch.cuda.synchronize(self._device)
         self._kept.clear()
-        self._leaving.clear()
+        self._leaving = None
         for trip in self._trips.values():
             trip.leaving, trip.left, trip.back, trip.returned = {}, None, {}, None
 
     def _send(self, index: int, kept: Kept, policy: Policy) -> None:
         assert self._out is not None
         stream = torch.cuda.current_stream(self._device)
-        while len(self._leaving) >= _IN_FLIGHT:
-            earlier = self._leaving.popleft()
+        earlier = self._leaving
+        if earlier is not None:
             assert earlier.left is not None
             stream.wait_event(earlier.left)
             earlier.leaving = {}
@@ -123,7 +121,7 @@ class ActivationStore:
                 _room(trip, name, tensor).copy_(tensor, non_blocking=True)
                 setattr(kept, name, None)
             trip.left = self._out.record_event()
-        self._leaving.append(trip)
+        self._leaving = trip
 
 
 def _offloaded(kept: Kept, policy: Policy) -> dict[str, Tensor]:

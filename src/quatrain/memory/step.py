@@ -6,7 +6,6 @@ Written as a formula it would be shorter and wrong: with a policy of its own for
 the head, in the first backward, or in that of the first block that keeps everything.
 """
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -16,8 +15,6 @@ from quatrain.memory.shape import BlockShape, ModelShape
 
 _GPU_OUTPUTS, _GPU_CHUNK, _CPU_CHUNK, _ALIGNMENT = 1 << 22, 1 << 28, 1 << 22, 16
 """How `ops/linear_cross_entropy/chunked.py` cuts the head."""
-IN_FLIGHT = 2
-"""Blocks whose offloaded tensors may still be leaving."""
 
 
 class Policy(Protocol):
@@ -87,10 +84,8 @@ def shared_buffers(model: ModelShape, row: Row) -> dict[str, int]:
         rows = {
             "x": max(block.qkv.extended, block.gate_up.extended),
             "branch": block.hidden,
-            "act": block.down.extended,
-            "dx": max(block.qkv.extended, block.gate_up.extended),
-            "do": block.o.extended,
-            "dqkv": block.qkv.outputs,
+            "wide": max(block.down.extended, block.qkv.outputs),
+            "dx": max(product.extended for product in (block.qkv, block.o, block.gate_up)),
             "roped": (block.heads + block.kv_heads) * block.head_dim if block.head_norms else 0,
         }
         found = {name: model.item * row.tokens * width for name, width in rows.items()}
@@ -140,7 +135,8 @@ class Step:
         self._forward(policies, moment)
         # The last sum and what the final norm made of it are there already; now also the gradient of that.
         away = self.at("offload", policies)
-        stayed = sum(away[index] for index in _last_to_leave(away))
+        last = _last_to_leave(away)
+        stayed = 0 if last is None else away[last]
         moment.look(working=3 * self.stream + stayed, head=self.head)
         moment.look(working=2 * self.stream + stayed)
         self._backward(policies, moment)
@@ -166,26 +162,25 @@ class Step:
             moment.look(working=2 * self.stream)
         # The embedded tokens are the caller's until the forward ends, whatever the first block keeps.
         embedded = 0 if policies[0].x == "keep" else self.stream
-        residual, leaving = 0, deque([0], maxlen=IN_FLIGHT)
+        residual, leaving = 0, 0
         for index, (sizes, policy) in enumerate(zip(self.sizes, policies, strict=True)):
             # All of a block is there until it is done, x2 of the one before, which the loop holds, and what leaves.
-            whole = residual + sum(sizes.values()) + (embedded if index else 0) + sum(leaving)
+            whole = residual + sum(sizes.values()) + (embedded if index else 0) + leaving
             moment.look(working=whole - sizes["x2"] - sizes["gate_up"] + self.scratch[index][0])
             moment.look(working=whole)
             moment.kept += _at("keep", sizes, policy)
             residual = self.stream if policy.x2 == "recompute" else 0
-            if away := _at("offload", sizes, policy):
-                leaving.append(away)
-        moment.look(working=embedded + residual + 2 * self.stream + sum(leaving))
+            leaving = _at("offload", sizes, policy) or leaving
+        moment.look(working=embedded + residual + 2 * self.stream + leaving)
 
     def _backward(self, policies: Sequence[Policy], moment: "_Moment") -> None:
         away = self.at("offload", policies)
-        stayed = _last_to_leave(away)
+        last = _last_to_leave(away)
         for index in reversed(range(len(self.blocks))):
             sizes = self.sizes[index]
             moment.kept -= _at("keep", sizes, policies[index])
-            # The next block's tensors come back while this one computes; the last ones to leave never went.
-            beside = sum(away[other] for other in stayed | {index - 1} if 0 <= other < index)
+            # The next block's tensors come back while this one computes; those of the last to leave never went.
+            beside = sum(away[other] for other in {last, index - 1} if other is not None and 0 <= other < index)
             working = self.stream + sum(sizes.values()) + beside
             moment.look(working=working)
             moment.look(working=working - sizes["gate_up"] - self.stream + self.scratch[index][1])
@@ -204,9 +199,9 @@ class _Moment:
             self.fullest = Held(self.kept, working, head)
 
 
-def _last_to_leave(away: Sequence[int]) -> set[int]:
-    """The blocks whose offloaded tensors are still leaving when the forward ends."""
-    return set([index for index, nbytes in enumerate(away) if nbytes][-IN_FLIGHT:])
+def _last_to_leave(away: Sequence[int]) -> int | None:
+    """The block whose offloaded tensors are still leaving when the forward ends."""
+    return max((index for index, nbytes in enumerate(away) if nbytes), default=None)
 
 
 class _Nothing:

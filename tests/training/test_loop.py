@@ -10,11 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from quatrain.adapters import LoraConfig
+from quatrain.adapters import LoraConfig, read_adapter
 from quatrain.errors import CheckpointError, ConfigError, DataError
 from quatrain.evaluation import TaskConfig
 from quatrain.models.objective import Objective
 from quatrain.runlog import (
+    AdapterSaved,
     CheckpointSaved,
     Evaluated,
     Event,
@@ -57,6 +58,9 @@ def test_a_run_learns_and_leaves_a_complete_folder(config_for, rows):
     assert len(of_kind(result, RunFinished)) == 1
     assert result.folder.checkpoint_steps() == [[*range(6, result.step, 6)][-1], result.step]
     assert len(of_kind(result, CheckpointSaved)) >= 2
+    (saved,) = of_kind(result, AdapterSaved)
+    stored = read_adapter(result.folder.path / saved.path)
+    assert saved.norms == pytest.approx({n: float(x.delta().norm()) for n, x in stored.layers.items()}, rel=1e-3)
     for path in (result.folder.config, result.folder.report, result.folder.adapter, result.folder.tensorboard):
         assert path.exists()
 

@@ -54,6 +54,12 @@ class LowRank:
         """What is added to the weight, [out, in]."""
         return self.b_OR @ self.a_RI * self.scaling
 
+    def delta_norm(self) -> float:
+        """Frobenius norm of `delta()`, which isn't made: ‖BA‖² = Σ (BᵀB ∘ AAᵀ), two matrices as large as the rank."""
+        a_RI, b_OR = self.a_RI.float(), self.b_OR.float()
+        squared = ((b_OR.T @ b_OR) * (a_RI @ a_RI.T)).sum().clamp(min=0)
+        return abs(self.scaling) * float(squared.sqrt())
+
     def merge(self, weight_OI: Tensor) -> Tensor:
         """What a linear without an adapter would need as its weight, [out, in] in float32.
 

@@ -15,7 +15,7 @@ from itertools import pairwise
 from statistics import median
 
 from quatrain.report.series import Point, Series, thinned
-from quatrain.report.wording import number
+from quatrain.report.wording import number, scientific
 
 BOX = 1000
 """Width and height of the SVG's own coordinates."""
@@ -122,7 +122,8 @@ def _label(value: float, step: float) -> str:
     if value == 0:
         return "0"
     if step < 1e-3:
-        return number(value, digits=1 + max(0, math.floor(math.log10(abs(value))) - math.floor(math.log10(step))))
+        decimals = max(0, math.floor(math.log10(abs(value)) + 1e-9) - math.floor(math.log10(step) + 1e-9))
+        return scientific(value, decimals)
     if abs(value) >= 10_000:
         return f"{value / 1000:,.{0 if step >= 1000 else 1}f}k"
     return f"{value:,.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"

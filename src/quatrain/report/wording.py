@@ -14,11 +14,16 @@ def number(value: float, digits: int = 3) -> str:
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else "infinite"
     if value != 0 and not 1e-3 <= abs(value) < 1e9:
-        mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
-        mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
-        return f"{mantissa}e{int(exponent)}".replace("-", MINUS)
+        return scientific(value, digits - 1)
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
     return f"{value:,.{decimals}f}".replace("-", MINUS)
+
+
+def scientific(value: float, decimals: int) -> str:
+    """With a power of ten, and at most so many decimals before it: ``1.5e−4``, ``2e12``."""
+    mantissa, _, exponent = f"{value:.{decimals}e}".partition("e")
+    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    return f"{mantissa}e{int(exponent)}".replace("-", MINUS)
 
 
 def count(value: float) -> str:

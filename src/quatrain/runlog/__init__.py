@@ -5,6 +5,7 @@ trainer. So a run can be looked at while it trains, after it crashed, and on ano
 """
 
 from quatrain.runlog.events import (
+    AdapterSaved,
     CheckpointSaved,
     DataRead,
     Evaluated,
@@ -23,6 +24,7 @@ from quatrain.runlog.tensorboard import TensorBoardSink
 from quatrain.runlog.trackers import Sink
 
 __all__ = [
+    "AdapterSaved",
     "CheckpointSaved",
     "DataRead",
     "Evaluated",

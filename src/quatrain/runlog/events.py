@@ -168,6 +168,17 @@ class CheckpointSaved(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdapterSaved(Event):
+    """The adapter that the run was for is complete on disk."""
+
+    step: int
+    path: str
+    """Relative to the run folder."""
+    norms: dict[str, float]
+    """How much it changes the base: adapted module → Frobenius norm of its update ΔW, block after block."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sampled(Event):
     """The model answered a prompt, to show a person what training changed."""
 
@@ -207,7 +218,7 @@ KINDS: dict[str, type[Event]] = {
     kind.__name__: kind
     for kind in (
         *(RunStarted, DataRead, Planned, StepDone, PlanChecked),
-        *(Evaluated, CheckpointSaved, Sampled, Noted, RunFinished),
+        *(Evaluated, CheckpointSaved, AdapterSaved, Sampled, Noted, RunFinished),
     )
 }
 

@@ -100,7 +100,7 @@ class Run:
                 return "interrupted"
             # The card that goes with the adapter says what it came to.
             self.measure.held_out_loss(self.at.step)
-            self.saver.hand_over()
+            self.saver.hand_over(self.at)
             self.measure.task(self.at.step, "after")
         except Interrupted:
             self._save(last=True)

@@ -7,9 +7,10 @@ nothing comes next, so there it is an error.
 import shutil
 import time
 
+from quatrain.adapters.loading import stored_adapter
 from quatrain.errors import CheckpointError
 from quatrain.files import Files
-from quatrain.runlog import CheckpointSaved, EventWriter, Noted, RunFolder
+from quatrain.runlog import AdapterSaved, CheckpointSaved, EventWriter, Noted, RunFolder
 from quatrain.training.build import Setup
 from quatrain.training.checkpoint import save_checkpoint
 from quatrain.training.checkpoints_kept import remove_old_checkpoints
@@ -64,9 +65,13 @@ class Saver:
         except CheckpointError as error:
             self._warn(str(error))
 
-    def hand_over(self) -> None:
+    def hand_over(self, at: Progress) -> None:
         """Write the adapter that the run was for. Raises as :func:`quatrain.training.handover.hand_over`."""
-        hand_over(self._folder, self._setup, files=self._files)
+        path = hand_over(self._folder, self._setup, files=self._files)
+        layers = stored_adapter(self._setup.model).layers
+        # A large model has hundreds; more digits nobody could see.
+        norms = {name: float(f"{layer.delta_norm():.4g}") for name, layer in layers.items()}
+        self._writer.write(AdapterSaved(step=at.step, path=str(path.relative_to(self._folder.path)), norms=norms))
 
     def _saved(self, at: Progress, *, last: bool) -> bool:
         """Whether a checkpoint was written. One that fails is tried again when the next is due."""

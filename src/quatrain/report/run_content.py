@@ -7,7 +7,7 @@ from quatrain.report import wording
 from quatrain.report.chart import Chart, chart
 from quatrain.report.series import Point, Series, smoothed
 from quatrain.report.summary import Change, RunSummary
-from quatrain.runlog import DataRead, Evaluated, Event, Sampled, StepDone
+from quatrain.runlog import DataRead, Evaluated, Event, Planned, Sampled, StepDone
 
 
 class Tile(NamedTuple):
@@ -87,6 +87,7 @@ def charts(events: list[Event]) -> list[Chart]:
     memory = [
         curve("after the step", "main", lambda e: e.memory / wording.GIB),
         curve("peak so far", "second", lambda e: e.peak_memory / wording.GIB),
+        *_planned(events, steps),
     ]
     drawn = [
         chart("loss", "Loss", "nats per token", measured(lambda e: e.loss) + _evaluations(events), from_zero=False),
@@ -96,6 +97,14 @@ def charts(events: list[Event]) -> list[Chart]:
         chart("memory", "Memory", "GiB", memory),
     ]
     return [c for c in drawn if c is not None]
+
+
+def _planned(events: list[Event], steps: list[StepDone]) -> list[Series]:
+    """The peak that was planned for, as a level."""
+    plans = [e.peak / wording.GIB for e in events if isinstance(e, Planned)]
+    if not plans or not steps:
+        return []
+    return [Series("peak planned", "level", [(step.step, plans[-1]) for step in (steps[0], steps[-1])])]
 
 
 def _evaluations(events: list[Event]) -> list[Series]:

@@ -116,4 +116,4 @@ def _compared(judges: tuple[str, str], one: Mapping[str, float], other: Mapping[
     x, y = ([ratings[name] for name in common] for ratings in (one, other))
     if len(set(x)) == 1 or len(set(y)) == 1:
         return PairAgreement(judges, len(common), None, None)
-    return PairAgreement(judges, len(common), float(kendalltau(x, y).statistic), float(spearmanr(x, y).statistic))
+    return PairAgreement(judges, len(common), float(kendalltau(x, y)[0]), float(spearmanr(x, y)[0]))

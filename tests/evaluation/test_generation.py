@@ -7,8 +7,10 @@ import torch
 
 from quatrain.adapters import AdapterSet, LoraConfig, adapter_parameters, attach_lora, detach_lora, save_adapter
 from quatrain.data import render_prompt, reply_end_ids
+from quatrain.decoding import Sampling
 from quatrain.errors import AdapterError, DataError, ModelError
 from quatrain.evaluation import continuing, generate_answers, stream_reply
+from quatrain.evaluation.generation import answer_batches
 from quatrain.models import load_model
 from tests.conftest import make_tokenizer
 
@@ -164,3 +166,18 @@ def test_a_batch_too_large_for_own_blocks_stays_whole(several, tokenizer):
     several.set_adapter("one")
     assert answers[19:] == generate_answers(several.model, tokenizer, asked[:1], max_new_tokens=4)
     assert len(set(answers[:19])) == 1
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_what_is_drawn_depends_on_the_seed_and_not_on_what_was_answered_before(loaded, monkeypatch, own):
+    model, tokenizer = loaded
+    monkeypatch.setattr(continuing, "_ByTransformers" if own else "Decoder", refuse)
+    asked = prompts(tokenizer, "one", "how many apples are there in the box", "fox", "a b c d e f g")
+    how = {"max_new_tokens": 6, "batch_size": 2, "sampling": Sampling(temperature=1.5)}
+    first, second = answer_batches(model, tokenizer, asked, seed=3, **how)
+    state = torch.get_rng_state()
+    assert list(answer_batches(model, tokenizer, asked, seed=3, done=first, **how)) == [second]
+    half = [*first, *list(second)[:1]]
+    assert list(answer_batches(model, tokenizer, asked, seed=3, done=half, **how)) == [second]
+    assert list(answer_batches(model, tokenizer, asked, seed=4, **how)) != [first, second]
+    assert torch.equal(torch.get_rng_state(), state)

@@ -28,8 +28,13 @@ class Continuer(Protocol):
         """Prompts that it takes at once."""
         ...
 
-    def __call__(self, prompts: Sequence[Sequence[int]], on_token: OnToken | None = None) -> list[list[int]]:
-        """The new tokens of each prompt; behind its end token a row may go on with padding."""
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], on_token: OnToken | None = None, seed: int | None = None
+    ) -> list[list[int]]:
+        """The new tokens of each prompt; behind its end token a row may go on with padding.
+
+        `seed` fixes what is drawn; None draws from PyTorch's own state.
+        """
         ...
 
 
@@ -88,9 +93,16 @@ class _ByOwnBlocks:
     def max_batch(self) -> int:
         return self._decoder.max_batch
 
-    def __call__(self, prompts: Sequence[Sequence[int]], on_token: OnToken | None = None) -> list[list[int]]:
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], on_token: OnToken | None = None, seed: int | None = None
+    ) -> list[list[int]]:
         return self._decoder.generate(
-            prompts, max_new_tokens=self._most, end_ids=self._ends, sampling=self._sampling, on_token=on_token
+            prompts,
+            max_new_tokens=self._most,
+            end_ids=self._ends,
+            sampling=self._sampling,
+            seed=seed,
+            on_token=on_token,
         )
 
 
@@ -105,14 +117,16 @@ class _ByTransformers:
             self._settings |= {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p}
 
     @torch.inference_mode()
-    def __call__(self, prompts: Sequence[Sequence[int]], on_token: OnToken | None = None) -> list[list[int]]:
+    def __call__(
+        self, prompts: Sequence[Sequence[int]], on_token: OnToken | None = None, seed: int | None = None
+    ) -> list[list[int]]:
         """Prompts are padded on the left."""
         width, device = max(map(len, prompts)), self._model.device
         ids = torch.tensor([[self._pad] * (width - len(p)) + list(p) for p in prompts], device=device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
         self._model.eval()
         streamer = None if on_token is None else _TokenStreamer(on_token)
-        with _contiguous_head_input(self._model), self._own_settings():
+        with _contiguous_head_input(self._model), self._own_settings(), _seeded(seed, device):
             out = self._model.generate(input_ids=ids, attention_mask=mask, streamer=streamer)
         return out[:, width:].tolist()
 
@@ -148,6 +162,18 @@ class _TokenStreamer:
 
     def end(self) -> None:
         pass
+
+
+@contextmanager
+def _seeded(seed: int | None, device: torch.device) -> Iterator[None]:
+    """Within it PyTorch draws from `seed`, as transformers can't be handed a generator; afterwards as if nothing had
+    been drawn."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Answers from a model: many at once for scoring, or one at a time as it is written, for a person."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -25,25 +25,56 @@ def generate_answers(
 ) -> list[str]:
     """Greedy continuations of token prompts, decoded without special tokens, in the order of `prompts`.
 
+    Raises:
+        DataError: a prompt has a token that the base has no row for.
+    """
+    answers: dict[int, str] = {}
+    for batch in answer_batches(model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size):
+        answers |= batch
+        if progress:
+            progress(len(answers), len(prompts))
+    return [answers[number] for number in range(len(prompts))]
+
+
+def answer_batches(
+    model: nn.Module,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int = 32,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+    done: Collection[int] = (),
+) -> Iterator[dict[int, str]]:
+    """As :func:`generate_answers`, but each batch as soon as it is answered: number of the prompt → answer.
+
     Prompts are sorted by length, so that those of a batch have about the same; unless rows have adapters of their own.
+
+    Args:
+        sampling: how tokens are chosen; greedily if None.
+        seed: of what is drawn, each batch for itself.
+        done: prompts that have been answered. A batch in which all have is left out, one in which some have is answered
+            whole, so that what is drawn doesn't depend on where an earlier process was stopped.
     """
     if not prompts:
-        return []
+        return
     _check_rows(model, tokenizer, prompts)
     capacity = max(map(len, prompts)) + max_new_tokens
     rows = min(batch_size, len(prompts))
-    go_on = continuer(model, tokenizer, batch_size=rows, capacity=capacity, max_new_tokens=max_new_tokens)
+    go_on = continuer(
+        model, tokenizer, batch_size=rows, capacity=capacity, max_new_tokens=max_new_tokens, sampling=sampling
+    )
     order = list(range(len(prompts)))
     if not any(isinstance(layer, MixedLinear) for layer in adapter_layers(model).values()):
         order.sort(key=lambda i: len(prompts[i]), reverse=True)
-    answers: dict[int, str] = {}
     for start in range(0, len(order), go_on.max_batch):
         chosen = order[start : start + go_on.max_batch]
-        texts = tokenizer.batch_decode(go_on([prompts[i] for i in chosen]), skip_special_tokens=True)
-        answers.update(zip(chosen, texts, strict=True))
-        if progress:
-            progress(len(answers), len(prompts))
-    return [answers[i] for i in range(len(prompts))]
+        if all(number in done for number in chosen):
+            continue
+        tokens = go_on([prompts[number] for number in chosen], seed=seed + start)
+        texts = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        yield dict(zip(chosen, texts, strict=True))
 
 
 def stream_reply(

@@ -39,7 +39,16 @@ def test_cases_are_consistent():
     for name, case in CASES.items():
         assert case.name == name
         assert case.listed or name.startswith(("selftest", "fused_curve_cpu"))
-        ours = (QUATRAIN, TORCH, COPY, SIXTEEN_BITS, fused_curve.FUSED, fused_curve.AUTOGRAD, *adapter_starts.STARTS)
+        ours = (
+            QUATRAIN,
+            TORCH,
+            COPY,
+            SIXTEEN_BITS,
+            fused_curve.FUSED,
+            fused_curve.AUTOGRAD,
+            fused_curve.EXACT,
+            *adapter_starts.STARTS,
+        )
         assert all(who.requires or who in ours for who in case.contenders)
         pickle.dumps(case.options)
 

@@ -66,6 +66,7 @@ TRIALS = (
     Trial(model="1b", samples=4, length=2048, keep="off", steps=6),
     Trial(model="1b", samples=1, length=1024, keep="on", steps=6),
     Trial(model="8b", samples=4, length=2048, keep="off"),
+    Trial(model="8b", samples=4, length=2048, keep="gate_up_8bit"),
     Trial(model="8b", samples=4, length=2048, keep="gate_up"),
     Trial(model="8b", samples=4, length=2048, keep="on"),
     Trial(model="8b", samples=4, length=2048, keep="on/off"),

@@ -273,6 +273,15 @@ LARGE: dict[str, tuple[str, Tiers, tuple[Trial, ...], dict[str, dict[str, float]
         ),
         {"where there is room": {"speed_percent": 99}},
     ),
+    "stream_disk_8b": (
+        "8b",
+        Tiers(disk=32),
+        (
+            Trial(label=RESIDENT, lengths=(16384,), keep="on"),
+            Trial(label="every block on disk", lengths=(16384,), keep="on", resident=0, compared=True),
+        ),
+        {},
+    ),
     "stream_405b": (
         "405b",
         Tiers(device=62, disk=12),
@@ -296,6 +305,7 @@ TITLES = {
     "longest_8b": "8B, r = 16, the longest sample that trains",
     "stream_33b": "Llama-33B, 512 tokens",
     "paging_8b": "8B, r = 64, 4×2048",
+    "stream_disk_8b": "8B, r = 16, 16,384 tokens; the file is in the page cache",
     "stream_405b": "Llama-3.1-405B, r = 16, 2048 tokens",
 }
 TINY = (

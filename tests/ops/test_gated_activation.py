@@ -8,7 +8,13 @@ import torch
 from torch.nn import functional as F
 
 from quatrain.errors import ModelError
-from quatrain.ops.gated_activation import ACTIVATIONS, gated_activation, gated_activation_backward_, reference
+from quatrain.ops.gated_activation import (
+    ACTIVATIONS,
+    EightBits,
+    gated_activation,
+    gated_activation_backward_,
+    reference,
+)
 from quatrain.ops.gated_activation import triton as kernel
 
 from .precision import assert_rounded
@@ -73,12 +79,52 @@ def test_backward_adds_a_product_of_low_rank(twin: Any, dtype, activation, rank,
     check_backward(twin, activation, gate_up, dact, (rows((70, rank), dtype), rows((rank, 96), dtype)))
 
 
-def check_backward(twin: Any, activation: str, gate_up, dact, low_rank) -> None:
-    gate_up64 = gate_up.double().requires_grad_()
+@twins
+@dtypes
+@shapes
+def test_gate_and_up_in_8_bits_are_off_by_half_a_step(twin: Any, dtype, shape):
+    gate_up, out = rows((shape[0], 2 * shape[1]), dtype, spread=3.0), EightBits.room(*shape, torch.device(DEVICE))
+    gate_up[:1, :] = 0.0
+    act = twin.gated_activation(gate_up, activation="silu", eight_bits=out)
+    assert torch.equal(act, twin.gated_activation(gate_up, activation="silu"))
+    found = expanded(out)
+    halves, blocks = gate_up.double().unflatten(1, (2, -1)), range(0, shape[1], 128)
+    steps = [halves[:, :, first : first + 128].abs().amax(dim=2) / 127 for first in blocks]
+    assert torch.allclose(out.scales_TB2.double().unflatten(1, (2, -1)), torch.stack(steps, dim=2), rtol=1e-6)
+    for first, step in zip(blocks, steps, strict=True):
+        part = slice(first, first + 128)
+        assert ((found - halves)[:, :, part].abs() <= 0.50001 * step[:, :, None]).all()
+
+
+@twins
+@dtypes
+@shapes
+@pytest.mark.parametrize("rank", [0, 16])
+def test_backward_from_8_bits(twin: Any, dtype, shape, rank):
+    if twin is kernel and dtype is torch.bfloat16 and DEVICE == "cpu" and rank:
+        pytest.skip("Triton's interpreter multiplies matrices of bfloat16 as if their bits were integers")
+    gate_up, dact = rows((shape[0], 2 * shape[1]), dtype, spread=3.0), rows(shape, dtype)
+    kept = EightBits.room(*shape, torch.device(DEVICE))
+    twin.gated_activation(gate_up, activation="silu", eight_bits=kept)
+    gate_up.fill_(float("nan"))
+    low_rank = (rows((shape[0], rank), dtype), rows((rank, shape[1]), dtype)) if rank else None
+    check_backward(twin, "silu", gate_up, dact, low_rank, kept)
+
+
+def expanded(kept: EightBits) -> torch.Tensor:
+    """float64 [T, 2, F]."""
+    codes = kept.codes_TF2.double().unflatten(1, (2, -1))
+    scales = kept.scales_TB2.double().unflatten(1, (2, -1)).repeat_interleave(128, dim=2)
+    return codes * scales[:, :, : codes.shape[2]]
+
+
+def check_backward(twin: Any, activation: str, gate_up, dact, low_rank, eight_bits=None) -> None:
+    source = gate_up.double() if eight_bits is None else expanded(eight_bits).flatten(1)
+    gate_up64 = source.requires_grad_()
     act64 = exact(gate_up64, activation)
     incoming = dact.double() if low_rank is None else dact.double() + low_rank[0].double() @ low_rank[1].double()
     (expected,) = torch.autograd.grad(act64, gate_up64, incoming)
-    twin.gated_activation_backward_(dact, gate_up, activation=activation, low_rank=low_rank)
+    twin.gated_activation_backward_(dact, gate_up, activation=activation, eight_bits=eight_bits, low_rank=low_rank)
     assert_rounded(gate_up, expected)
     assert_rounded(dact, act64.detach())
 
@@ -103,6 +149,8 @@ def test_misuse_is_refused():
         gated_activation(torch.randn(4, 15), activation="silu")
     with pytest.raises(ValueError, match="last dimension must be contiguous"):
         gated_activation(torch.randn(16, 4).T, activation="silu")
+    with pytest.raises(ValueError, match=r"codes \[4, 16\] and scales \[4, 2\], found \[4, 32\]"):
+        gated_activation(gate_up, activation="silu", eight_bits=EightBits.room(4, 16, torch.device("cpu")))
     for rank in (0, 257):
         with pytest.raises(ValueError, match=f"from 1 to 256, got {rank}"):
             low_rank = torch.randn(4, rank), torch.randn(rank, 8)

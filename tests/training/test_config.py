@@ -63,7 +63,7 @@ def test_other_forms_are_stored_in_one(given, stored):
         ({"optim_paged": "yes"}, "`optim_paged` must be one of auto, always, never"),
         (
             {"gradient_checkpointing": "full"},
-            "`gradient_checkpointing` must be one of auto, off, gate_up, offload, offload_attention, on",
+            "`gradient_checkpointing` must be one of auto, off, gate_up_8bit, gate_up, offload, offload_attention, on",
         ),
         ({"lr_scheduler_type": "step"}, "`lr_scheduler_type` must be one of linear, cosine, constant"),
         ({"learning_rate": "2e-4"}, "`learning_rate` must be a finite number"),

@@ -2,6 +2,7 @@
 
 from quatrain.blocks.kept import Row
 from quatrain.blocks.policy import (
+    GATE_UP_8BIT,
     KEEP_ALL,
     OFFLOAD,
     OFFLOAD_ATTENTION,
@@ -16,6 +17,7 @@ from quatrain.blocks.spec import BlockModules, BlockSpec
 from quatrain.blocks.stack import BlockStack
 
 __all__ = [
+    "GATE_UP_8BIT",
     "KEEP_ALL",
     "OFFLOAD",
     "OFFLOAD_ATTENTION",

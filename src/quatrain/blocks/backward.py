@@ -40,7 +40,7 @@ def restore(block: DecoderBlock, row: Row, kept: Kept) -> None:
     if kept.o is None:
         block.make_attention(row, kept)
     x2_TE = block.make_x2(row, kept) if kept.x2 is None else None
-    if kept.gate_up is None:
+    if kept.gate_up is None and kept.eight_bits is None:
         if x2_TE is None:
             x2_TE, _ = block.normalized(there(kept.x2), block.modules.mlp_norm, block.gate_up)
         block.make_gate_up(x2_TE, row, kept)
@@ -53,8 +53,11 @@ def _mlp(block: DecoderBlock, d_TH: Tensor, row: Row, kept: Kept) -> None:
     low_rank = block.down.low_rank_of(dact_TE)
     if low_rank is None:
         block.down.add_adapter_gradient(dact_TE, row.seed)
-    act_TF, dgate_up = dact_TE[:, : block.down.in_features], there(kept.gate_up)
-    gated_activation_backward_(act_TF, dgate_up, activation=block.spec.activation, low_rank=low_rank)
+    act_TF, eight_bits = dact_TE[:, : block.down.in_features], kept.eight_bits
+    dgate_up = there(kept.gate_up) if eight_bits is None else d_TH.new_empty(eight_bits.codes_TF2.shape)
+    gated_activation_backward_(
+        act_TF, dgate_up, activation=block.spec.activation, eight_bits=eight_bits, low_rank=low_rank
+    )
     h_down = block.down.project(act_TF, row.seed) if kept.h_down is None else kept.h_down
     block.down.accumulate_gradients(act_TF, h_down, branch, dact_TE, row.seed)
     _through_norm(block, "mlp", d_TH, dgate_up, row, there(kept.x2), there(kept.h_gate_up))

@@ -23,7 +23,7 @@ from quatrain.blocks.rotary_tables import RotaryTables
 from quatrain.blocks.spec import BlockModules, BlockSpec
 from quatrain.blocks.workspace import Workspace
 from quatrain.ops.block_attention import attention_forward
-from quatrain.ops.gated_activation import gated_activation
+from quatrain.ops.gated_activation import EightBits, gated_activation
 from quatrain.ops.rms_norm import rms_norm
 from quatrain.ops.rotary import rotary_
 
@@ -57,9 +57,12 @@ class DecoderBlock:
         """Whether q and k are normalized head by head."""
         return self.modules.q_norm is not None
 
-    def forward(self, residual_TH: Tensor, branch_TH: Tensor | None, row: Row, kept: Kept) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, residual_TH: Tensor, branch_TH: Tensor | None, row: Row, kept: Kept, *, for_backward: bool = False
+    ) -> tuple[Tensor, Tensor]:
         """(residual, branch) at the block's exit, from those at its entry; `kept` is filled.
 
+        With `for_backward` also with gate and up in 8 bits, if the policy wants that.
         The branch lies in the workspace: the next block must take it up before it writes its own.
         """
         x_TE = self._enter(residual_TH, branch_TH, kept)
@@ -67,6 +70,8 @@ class DecoderBlock:
         self.make_attention(row, kept)
         x_TE = self.make_x2(row, kept)
         self.make_gate_up(x_TE, row, kept)
+        if for_backward and self.policy.gate_up == "8bit":
+            kept.gate_up_codes, kept.gate_up_scales = EightBits.room(len(x_TE), self.down.in_features, x_TE.device)
         return there(kept.x2), self._leave(row, kept)
 
     def _enter(self, residual_TH: Tensor, branch_TH: Tensor | None, kept: Kept) -> Tensor:
@@ -114,7 +119,8 @@ class DecoderBlock:
         """What the MLP adds to the residual stream [T, H], in the workspace."""
         gate_up = there(kept.gate_up)
         act_TE = self.workspace.get("wide", len(gate_up), self.down.extended)
-        gated_activation(gate_up, activation=self.spec.activation, out=act_TE[:, : self.down.in_features])
+        act_TF = act_TE[:, : self.down.in_features]
+        gated_activation(gate_up, activation=self.spec.activation, out=act_TF, eight_bits=kept.eight_bits)
         branch_TH = self.workspace.get("branch", len(gate_up), self.down.out_features)
         self.down.forward(act_TE, row.seed, branch_TH)
         kept.h_down = self.down.hidden(act_TE).clone()

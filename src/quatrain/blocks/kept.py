@@ -5,14 +5,16 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from quatrain.blocks.policy import GROUPS, Policy
 from quatrain.ops.block_attention import Segments
+from quatrain.ops.gated_activation import EightBits
 
 GROUP_MEMBERS = {
     "x": ("x", "mlp_out"),
     "qkv": ("qkv", "h_qkv"),
     "attention": ("o", "lse"),
     "x2": ("x2", "attention_out"),
-    "gate_up": ("gate_up", "h_gate_up", "h_down"),
+    "gate_up": ("gate_up", "gate_up_codes", "gate_up_scales", "h_gate_up", "h_down"),
 }
 """The tensors of each group of a `Policy`."""
 
@@ -48,6 +50,10 @@ class Kept:
     """[T, H] the residual stream before the MLP."""
     gate_up: Tensor | None = None
     """[T, 2F]."""
+    gate_up_codes: Tensor | None = None
+    """[T, 2F] the same in 8 bits, where the policy wants that."""
+    gate_up_scales: Tensor | None = None
+    """Its scales."""
     h_gate_up: Tensor | None = None
     """[T, R]."""
     h_down: Tensor | None = None
@@ -59,6 +65,21 @@ class Kept:
         """Forget the tensors of a policy's group."""
         for name in GROUP_MEMBERS[group]:
             setattr(self, name, None)
+
+    def follow(self, policy: Policy) -> None:
+        """Forget what `policy` doesn't keep, after a forward."""
+        for group in GROUPS:
+            if not policy.kept(group):
+                self.drop(group)
+        if policy.gate_up == "8bit":
+            self.gate_up = None
+
+    @property
+    def eight_bits(self) -> EightBits | None:
+        """Gate and up in 8 bits, if they were kept so."""
+        if self.gate_up_codes is None or self.gate_up_scales is None:
+            return None
+        return EightBits(self.gate_up_codes, self.gate_up_scales)
 
     def tensors(self) -> dict[str, Tensor]:
         """What is there, by name."""

@@ -96,7 +96,7 @@ class BlockStack:
         for index, block in enumerate(self.blocks):
             self.prepare(index, chain(upwards[index + 1 :], upwards[::-1] if for_backward else upwards))
             kept = Kept()
-            residual, branch = block.forward(residual, branch, row, kept)
+            residual, branch = block.forward(residual, branch, row, kept, for_backward=for_backward)
             if for_backward:
                 self._store.put(index, kept, block.policy)
         hidden_TH, last_TH = self.finish(residual, there(branch))

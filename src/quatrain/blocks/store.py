@@ -56,9 +56,7 @@ class ActivationStore:
 
     def put(self, index: int, kept: Kept, policy: Policy) -> None:
         """Take over what block `index` has made: keep it, send it off, or forget it."""
-        for group in GROUPS:
-            if not policy.kept(group):
-                kept.drop(group)
+        kept.follow(policy)
         self._kept[index] = kept
         if policy.offloads and self._cuda:
             self._send(index, kept, policy)

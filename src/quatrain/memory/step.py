@@ -15,10 +15,13 @@ from quatrain.memory.shape import BlockShape, ModelShape
 
 _GPU_OUTPUTS, _GPU_CHUNK, _CPU_CHUNK, _ALIGNMENT = 1 << 22, 1 << 28, 1 << 22, 16
 """How `ops/linear_cross_entropy/chunked.py` cuts the head."""
+EIGHT_BIT_BLOCK = 128
+"""Values of gate and up that share a float32 scale where they are kept in 8 bits."""
 
 
 class Policy(Protocol):
-    """Where each group of a block's tensors is until its backward: "keep", "offload" or "recompute"."""
+    """Where each group of a block's tensors is until its backward: "keep", "offload" or "recompute"; gate_up also
+    "8bit", kept in half of the bytes."""
 
     @property
     def x(self) -> str: ...
@@ -77,6 +80,12 @@ def group_bytes(block: BlockShape, row: Row, item: int) -> dict[str, int]:
     return found
 
 
+def eight_bit_bytes(block: BlockShape, row: Row) -> int:
+    """Gate and up in 8 bits, and their scales."""
+    half = block.gate_up.outputs // 2
+    return row.tokens * 2 * (half + 4 * -(-half // EIGHT_BIT_BLOCK))
+
+
 def shared_buffers(model: ModelShape, row: Row) -> dict[str, int]:
     """The buffers that all blocks share, by the names in their workspace."""
     sizes: dict[str, int] = {}
@@ -125,6 +134,7 @@ class Step:
         """A tensor [T, H]."""
         sizes = {block: group_bytes(block, row, model.item) for block in dict.fromkeys(self.blocks)}
         self.sizes = [sizes[block] for block in self.blocks]
+        self.in_8_bits = [eight_bit_bytes(block, row) for block in self.blocks]
         scratch = {block: self._attention(block) for block in sizes}
         self.scratch = [scratch[block] for block in self.blocks]
         self.head = head_bytes(model, row)
@@ -150,8 +160,18 @@ class Step:
         return moment.fullest
 
     def at(self, where: str, policies: Sequence[Policy]) -> list[int]:
-        """Bytes of each block's groups that its policy has at `where`."""
-        return [_at(where, sizes, policy) for sizes, policy in zip(self.sizes, policies, strict=True)]
+        """Bytes of each block's groups that its policy has at `where`: "keep", in 8 bits too, or "offload"."""
+        found = [_at(where, sizes, policy) for sizes, policy in zip(self.sizes, policies, strict=True)]
+        if where == "keep":
+            for index, nbytes in enumerate(self._codes(policies)):
+                if nbytes:
+                    wide = self.model.item * self.row.tokens * self.blocks[index].gate_up.outputs
+                    found[index] += self.sizes[index]["gate_up"] - wide + nbytes
+        return found
+
+    def _codes(self, policies: Sequence[Policy]) -> list[int]:
+        """What each block keeps in 8 bits."""
+        return [size if policy.gate_up == "8bit" else 0 for size, policy in zip(self.in_8_bits, policies, strict=True)]
 
     def _attention(self, block: BlockShape) -> tuple[int, int]:
         arguments = (block, self.row.tokens, self.row.backend, self.model.item)
@@ -163,26 +183,27 @@ class Step:
         # The embedded tokens are the caller's until the forward ends, whatever the first block keeps.
         embedded = 0 if policies[0].x == "keep" else self.stream
         residual, leaving = 0, 0
+        keeps, codes = self.at("keep", policies), self._codes(policies)
         for index, (sizes, policy) in enumerate(zip(self.sizes, policies, strict=True)):
             # All of a block is there until it is done, x2 of the one before, which the loop holds, and what leaves.
             whole = residual + sum(sizes.values()) + (embedded if index else 0) + leaving
             moment.look(working=whole - sizes["x2"] - sizes["gate_up"] + self.scratch[index][0])
-            moment.look(working=whole)
-            moment.kept += _at("keep", sizes, policy)
+            moment.look(working=whole + codes[index])
+            moment.kept += keeps[index]
             residual = self.stream if policy.x2 == "recompute" else 0
             leaving = _at("offload", sizes, policy) or leaving
         moment.look(working=embedded + residual + 2 * self.stream + leaving)
 
     def _backward(self, policies: Sequence[Policy], moment: "_Moment") -> None:
-        away = self.at("offload", policies)
+        away, keeps, codes = self.at("offload", policies), self.at("keep", policies), self._codes(policies)
         last = _last_to_leave(away)
         for index in reversed(range(len(self.blocks))):
             sizes = self.sizes[index]
-            moment.kept -= _at("keep", sizes, policies[index])
+            moment.kept -= keeps[index]
             # The next block's tensors come back while this one computes; those of the last to leave never went.
             beside = sum(away[other] for other in {last, index - 1} if other is not None and 0 <= other < index)
             working = self.stream + sum(sizes.values()) + beside
-            moment.look(working=working)
+            moment.look(working=working + codes[index])
             moment.look(working=working - sizes["gate_up"] - self.stream + self.scratch[index][1])
 
 

@@ -20,7 +20,6 @@ from quatrain.blocks.backward import backward
 from quatrain.blocks.block import DecoderBlock
 from quatrain.blocks.flat_adapter import parameters_of, point_gradients, views
 from quatrain.blocks.kept import Kept
-from quatrain.blocks.policy import GROUPS
 from quatrain.blocks.workspace import Workspace
 from quatrain.errors import ModelError
 from quatrain.models.families import describe
@@ -120,11 +119,10 @@ class _RunBlock(torch.autograd.Function):
         for product in block.products:
             product.refresh()
         kept = Kept()
-        residual_TH, branch_TH = block.forward(hidden.reshape(-1, hidden.shape[-1]), None, row, kept)
+        x_TH = hidden.reshape(-1, hidden.shape[-1])
+        residual_TH, branch_TH = block.forward(x_TH, None, row, kept, for_backward=True)
         out_TH = residual_TH + branch_TH
-        for group in GROUPS:
-            if not block.policy.kept(group):
-                kept.drop(group)
+        kept.follow(block.policy)
         ctx.block, ctx.row, ctx.kept, ctx.parameters = block, row, kept, parameters
         return out_TH.view(hidden.shape)
 

@@ -243,7 +243,8 @@ def _policies(settings: RunConfig, card: Card, *, own_blocks: bool) -> Mapping[s
         return {wanted: POLICIES[wanted]}
     if not own_blocks:
         return {name: POLICIES[name] for name in ("off", "on")}
-    return {name: policy for name, policy in POLICIES.items() if card.is_gpu or not policy.offloads}
+    possible = {name: policy for name, policy in POLICIES.items() if card.is_gpu or not policy.offloads}
+    return {name: policy for name, policy in possible.items() if policy.exact or settings.activations_8bit}
 
 
 def _own_blocks(settings: RunConfig, card: Card, base: Mapping[str, Any]) -> bool:

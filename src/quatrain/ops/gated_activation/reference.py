@@ -9,14 +9,21 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from .eight_bits import BLOCK, EightBits
 
 # σ(2u) with u = √(2/π) · (g + 0.044715 g³): Hendrycks and Gimpel, "Gaussian Error Linear Units", 2016.
 LINEAR = 2 * math.sqrt(2 / math.pi)
 CUBIC = 0.044715 * LINEAR
 
 
-def gated_activation(gate_up_TF2: Tensor, *, activation: str, out: Tensor | None = None) -> Tensor:
+def gated_activation(
+    gate_up_TF2: Tensor, *, activation: str, out: Tensor | None = None, eight_bits: EightBits | None = None
+) -> Tensor:
     """See :func:`quatrain.ops.gated_activation.gated_activation`; no argument is checked here."""
+    if eight_bits is not None:
+        _compress(gate_up_TF2, eight_bits)
     gate_TF, up_TF = gate_up_TF2.float().chunk(2, dim=1)
     act_TF = gate_TF * _share(gate_TF, activation)[0] * up_TF
     return act_TF.to(gate_up_TF2.dtype) if out is None else out.copy_(act_TF)
@@ -27,10 +34,12 @@ def gated_activation_backward_(
     gate_up_TF2: Tensor,
     *,
     activation: str,
+    eight_bits: EightBits | None = None,
     low_rank: tuple[Tensor, Tensor] | None = None,
 ) -> None:
     """See :func:`quatrain.ops.gated_activation.gated_activation_backward_`; no argument is checked here."""
-    gate_TF, up_TF = gate_up_TF2.float().chunk(2, dim=1)
+    values_TF2 = gate_up_TF2.float() if eight_bits is None else _expand(eight_bits)
+    gate_TF, up_TF = values_TF2.chunk(2, dim=1)
     gradient_TF = dact_TF.float()
     if low_rank is not None:
         dh_TR, a_RF = low_rank
@@ -54,3 +63,25 @@ def _share(gate: Tensor, activation: str) -> tuple[Tensor, Tensor]:
         return share, share * (1 - share) * (LINEAR + 3 * CUBIC * square)
     share = torch.sigmoid(gate)
     return share, share * (1 - share)
+
+
+def _compress(gate_up_TF2: Tensor, out: EightBits) -> None:
+    values_T2BV = _in_blocks(gate_up_TF2.float())
+    largest_T2B = values_T2BV.abs().amax(dim=3)
+    steps_T2B = 127 / torch.where(largest_T2B > 0, largest_T2B, 1.0)
+    codes_T2BV = torch.floor(values_T2BV * steps_T2B[..., None] + 0.5)
+    columns = gate_up_TF2.shape[1] // 2
+    out.codes_TF2.copy_(codes_T2BV.flatten(2)[..., :columns].flatten(1))
+    out.scales_TB2.copy_((largest_T2B / 127).flatten(1))
+
+
+def _expand(eight_bits: EightBits) -> Tensor:
+    columns = eight_bits.codes_TF2.shape[1] // 2
+    values_T2BV = _in_blocks(eight_bits.codes_TF2.float()) * eight_bits.scales_TB2.unflatten(1, (2, -1))[..., None]
+    return values_T2BV.flatten(2)[..., :columns].flatten(1)
+
+
+def _in_blocks(values_TF2: Tensor) -> Tensor:
+    """[T, 2, blocks, BLOCK], with zeros behind each half's last column."""
+    halves_T2F = values_TF2.unflatten(1, (2, -1))
+    return F.pad(halves_T2F, (0, -halves_T2F.shape[2] % BLOCK)).unflatten(2, (-1, BLOCK))

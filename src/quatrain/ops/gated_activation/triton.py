@@ -19,6 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import reference
+from .eight_bits import BLOCK, EightBits
 
 LINEAR = tl.constexpr(reference.LINEAR)
 CUBIC = tl.constexpr(reference.CUBIC)
@@ -32,7 +33,9 @@ ENOUGH_PROGRAMS = 4096
 """A program goes through several tiles only as far as that many programs are left."""
 
 
-def gated_activation(gate_up_TF2: Tensor, *, activation: str, out: Tensor | None = None) -> Tensor:
+def gated_activation(
+    gate_up_TF2: Tensor, *, activation: str, out: Tensor | None = None, eight_bits: EightBits | None = None
+) -> Tensor:
     """See :func:`quatrain.ops.gated_activation.gated_activation`; no argument is checked here."""
     tokens, columns = gate_up_TF2.shape[0], gate_up_TF2.shape[1] // 2
     if out is None:
@@ -43,11 +46,13 @@ def gated_activation(gate_up_TF2: Tensor, *, activation: str, out: Tensor | None
         _forward[_grid(tokens, columns, TILE["T"], TILE["F"])](
             gate_up_TF2,
             out,
+            *(eight_bits or (None, None)),
             tokens,
             columns,
             gate_up_TF2.stride(0),
             out.stride(0),
             ACTIVATION=activation,
+            BLOCK=BLOCK,
             **TILE,
         )
     return out
@@ -58,6 +63,7 @@ def gated_activation_backward_(
     gate_up_TF2: Tensor,
     *,
     activation: str,
+    eight_bits: EightBits | None = None,
     low_rank: tuple[Tensor, Tensor] | None = None,
 ) -> None:
     """See :func:`quatrain.ops.gated_activation.gated_activation_backward_`; no argument is checked here."""
@@ -67,10 +73,14 @@ def gated_activation_backward_(
         dact_TF.addmm_(*low_rank)
         low_rank = None
     tokens, columns = dact_TF.shape
-    operands = (dact_TF, gate_up_TF2, tokens, columns, dact_TF.stride(0), gate_up_TF2.stride(0))
+    source_TF2, scales_TB2 = eight_bits or (gate_up_TF2, None)
+    strides = dact_TF.stride(0), source_TF2.stride(0), gate_up_TF2.stride(0)
+    operands = (dact_TF, source_TF2, scales_TB2, gate_up_TF2, tokens, columns, *strides)
     with torch.cuda.device_of(dact_TF):
         if low_rank is None:
-            _backward[_grid(tokens, columns, TILE["T"], TILE["F"])](*operands, ACTIVATION=activation, **TILE)
+            _backward[_grid(tokens, columns, TILE["T"], TILE["F"])](
+                *operands, ACTIVATION=activation, BLOCK=BLOCK, **TILE
+            )
             return
         dh_TR, a_RF = low_rank
         rank = dh_TR.shape[1]
@@ -83,6 +93,7 @@ def gated_activation_backward_(
             dh_TR.stride(0),
             a_RF.stride(0),
             ACTIVATION=activation,
+            BLOCK=BLOCK,
             TILES=tiles,
             R=max(16, triton.next_power_of_2(rank)),
             **TILE_WITH_PRODUCT,
@@ -126,14 +137,18 @@ def _place(columns, T: tl.constexpr, WIDTH: tl.constexpr):
 def _forward(
     gate_up_ptr,
     out_ptr,
+    codes_ptr,
+    scales_ptr,
     tokens,
     columns,
     gate_up_stride,
     out_stride,
     ACTIVATION: tl.constexpr,
+    BLOCK: tl.constexpr,
     T: tl.constexpr,
     F: tl.constexpr,
 ):
+    """``codes`` and ``scales`` may be None; their rows follow one another without a gap."""
     first_row, first_col = _place(columns, T, F)
     row_T1 = first_row + tl.arange(0, T)[:, None]
     col_1F = first_col + tl.arange(0, F)[None, :]
@@ -144,74 +159,136 @@ def _forward(
     share_TF, _ = _share(gate_TF, ACTIVATION)
     act_TF = gate_TF * share_TF * up_TF
     tl.store(out_ptr + row_T1 * out_stride + col_1F, act_TF.to(out_ptr.dtype.element_ty), mask_TF)
+    if codes_ptr is not None:
+        blocks = tl.cdiv(columns, BLOCK)
+        block_1B = first_col // BLOCK + tl.arange(0, F // BLOCK)[None, :]
+        codes_ptr_TF = codes_ptr + row_T1 * 2 * columns + col_1F
+        scales_ptr_TB = scales_ptr + row_T1 * 2 * blocks + block_1B
+        mask_TB = (row_T1 < tokens) & (block_1B < blocks)
+        _compress(gate_TF, codes_ptr_TF, scales_ptr_TB, mask_TF, mask_TB, BLOCK, T, F)
+        _compress(up_TF, codes_ptr_TF + columns, scales_ptr_TB + blocks, mask_TF, mask_TB, BLOCK, T, F)
+
+
+@triton.jit
+def _compress(
+    value_TF,
+    codes_ptr_TF,
+    scales_ptr_TB,
+    mask_TF,
+    mask_TB,
+    BLOCK: tl.constexpr,
+    T: tl.constexpr,
+    F: tl.constexpr,
+):
+    """Store whole blocks of gate or up in 8 bits, as in the reference."""
+    value_TBV = tl.reshape(value_TF, (T, F // BLOCK, BLOCK))
+    largest_TB = tl.max(tl.abs(value_TBV), axis=2)
+    step_TB = 127 / tl.where(largest_TB > 0, largest_TB, 1.0)
+    code_TBV = tl.floor(value_TBV * step_TB[:, :, None] + 0.5)
+    tl.store(codes_ptr_TF, tl.reshape(code_TBV, (T, F)).to(tl.int8), mask_TF)
+    tl.store(scales_ptr_TB, largest_TB / 127, mask_TB)
+
+
+@triton.jit
+def _gate_and_up(source_ptrs, scales_ptrs, columns, blocks, mask, mask_of_scales):
+    """Of 16 bits, or of 8 with their scales, of which there are ``blocks`` a half."""
+    gate = tl.load(source_ptrs, mask, other=0).to(tl.float32)
+    up = tl.load(source_ptrs + columns, mask, other=0).to(tl.float32)
+    if scales_ptrs is not None:
+        gate *= tl.load(scales_ptrs, mask_of_scales, other=0.0)
+        up *= tl.load(scales_ptrs + blocks, mask_of_scales, other=0.0)
+    return gate, up
 
 
 @triton.jit
 def _backward(
     dact_ptr,
-    gate_up_ptr,
+    source_ptr,
+    scales_ptr,
+    gradient_ptr,
     tokens,
     columns,
     dact_stride,
-    gate_up_stride,
+    source_stride,
+    gradient_stride,
     ACTIVATION: tl.constexpr,
+    BLOCK: tl.constexpr,
     T: tl.constexpr,
     F: tl.constexpr,
 ):
+    """``source`` is where gate and up are: in ``gradient``, or in 8 bits with ``scales``."""
     first_row, first_col = _place(columns, T, F)
     row_T1 = first_row + tl.arange(0, T)[:, None]
     col_1F = first_col + tl.arange(0, F)[None, :]
     mask_TF = (row_T1 < tokens) & (col_1F < columns)
     dact_ptr_TF = dact_ptr + row_T1 * dact_stride + col_1F
-    gate_ptr_TF = gate_up_ptr + row_T1 * gate_up_stride + col_1F
-    gate_TF = tl.load(gate_ptr_TF, mask_TF, other=0.0).to(tl.float32)
-    up_TF = tl.load(gate_ptr_TF + columns, mask_TF, other=0.0).to(tl.float32)
+    blocks, scales_ptr_TF = tl.cdiv(columns, BLOCK), None
+    if scales_ptr is not None:
+        scales_ptr_TF = scales_ptr + row_T1 * 2 * blocks + col_1F // BLOCK
+    source_ptr_TF = source_ptr + row_T1 * source_stride + col_1F
+    gate_TF, up_TF = _gate_and_up(source_ptr_TF, scales_ptr_TF, columns, blocks, mask_TF, mask_TF)
     gradient_TF = tl.load(dact_ptr_TF, mask_TF, other=0.0).to(tl.float32)
-    _write(dact_ptr_TF, gate_ptr_TF, columns, mask_TF, gate_TF, up_TF, gradient_TF, ACTIVATION)
+    gradient_ptr_TF = gradient_ptr + row_T1 * gradient_stride + col_1F
+    _write(dact_ptr_TF, gradient_ptr_TF, columns, mask_TF, gate_TF, up_TF, gradient_TF, ACTIVATION)
 
 
 @triton.jit
 def _backward_with_product(
     dact_ptr,
-    gate_up_ptr,
+    source_ptr,
+    scales_ptr,
+    gradient_ptr,
     tokens,
     columns,
     dact_stride,
-    gate_up_stride,
+    source_stride,
+    gradient_stride,
     dh_ptr,
     a_ptr,
     rank,
     dh_stride,
     a_stride,
     ACTIVATION: tl.constexpr,
+    BLOCK: tl.constexpr,
     TILES: tl.constexpr,
     R: tl.constexpr,
     T: tl.constexpr,
     F: tl.constexpr,
 ):
-    """A program's tiles lie side by side, so that ``dh`` is read once for all of them."""
+    """As :func:`_backward`. A program's tiles lie side by side, so that ``dh`` is read once for all of them."""
     first_row, first_col = _place(columns, T, TILES * F)
     row_T1 = tl.arange(0, T)[:, None]
     dact_ptr_T1 = dact_ptr + first_row * dact_stride + row_T1 * dact_stride
-    gate_ptr_T1 = gate_up_ptr + first_row * gate_up_stride + row_T1 * gate_up_stride
+    source_ptr_T1 = source_ptr + first_row * source_stride + row_T1 * source_stride
+    gradient_ptr_T1 = gradient_ptr + first_row * gradient_stride + row_T1 * gradient_stride
     rank_R = tl.arange(0, R)
     row_of_product_T1 = _row_of_product(T)[:, None]
     dh_ptr_TR = dh_ptr + first_row * dh_stride + row_of_product_T1 * dh_stride + rank_R[None, :]
     dh_TR = tl.load(dh_ptr_TR, (first_row + row_of_product_T1 < tokens) & (rank_R < rank)[None, :], other=0.0)
+    blocks = tl.cdiv(columns, BLOCK)
+    mask_T1 = first_row + row_T1 < tokens
     for tile in range(TILES):
-        col_1F = first_col + tile * F + tl.arange(0, F)[None, :]
-        mask_TF = (first_row + row_T1 < tokens) & (col_1F < columns)
-        gate_TF = tl.load(gate_ptr_T1 + col_1F, mask_TF, other=0.0).to(tl.float32)
-        up_TF = tl.load(gate_ptr_T1 + columns + col_1F, mask_TF, other=0.0).to(tl.float32)
+        start = first_col + tile * F
+        col_1F = start + tl.arange(0, F)[None, :]
+        mask_TF = mask_T1 & (col_1F < columns)
+        scales_ptr_T1 = None
+        if scales_ptr is not None:
+            # A tile is a part of one block; one behind the last column reads that block's scales for nothing.
+            block = tl.minimum(start, columns - 1) // BLOCK
+            scales_ptr_T1 = scales_ptr + (first_row + row_T1) * 2 * blocks + block
+        source_ptr_TF = source_ptr_T1 + col_1F
+        gate_TF, up_TF = _gate_and_up(source_ptr_TF, scales_ptr_T1, columns, blocks, mask_TF, mask_T1)
         gradient_TF = tl.load(dact_ptr_T1 + col_1F, mask_TF, other=0.0).to(tl.float32)
 
-        col_of_product_1F = first_col + tile * F + _column_of_product(F)[None, :]
+        col_of_product_1F = start + _column_of_product(F)[None, :]
         a_ptr_RF = a_ptr + rank_R[:, None] * a_stride + col_of_product_1F
         a_RF = tl.load(a_ptr_RF, (rank_R < rank)[:, None] & (col_of_product_1F < columns), other=0.0)
         gradient_TF += _product(dh_TR, a_RF, T, F)
         # A compiler that does move elements between threads must not store act before all threads have read dact.
         tl.debug_barrier()
-        _write(dact_ptr_T1 + col_1F, gate_ptr_T1 + col_1F, columns, mask_TF, gate_TF, up_TF, gradient_TF, ACTIVATION)
+        _write(
+            dact_ptr_T1 + col_1F, gradient_ptr_T1 + col_1F, columns, mask_TF, gate_TF, up_TF, gradient_TF, ACTIVATION
+        )
 
 
 @triton.jit

@@ -132,6 +132,13 @@ def _check(config: Any, decoder: Any) -> None:
             raise ModelError(f"layers.{name} is a {type(module.base_layer).__name__}")
 
 
+def _check_linears(modules: BlockModules) -> None:
+    """What somebody has put in a linear's place may have a weight and do something else with it."""
+    for linear in (*modules.qkv, modules.o, *modules.gate_up, modules.down):
+        if type(linear) not in (nn.Linear, QuantizedLinear) and not isinstance(linear, LoraLinear):
+            raise ModelError(f"a {type(linear).__name__} stands in a linear's place")
+
+
 def _block(config: Any, family: Family, layer: Any) -> tuple[BlockSpec, BlockModules]:
     attention = layer.self_attn
     activation = getattr(config, "hidden_activation", None) or config.hidden_act
@@ -150,7 +157,9 @@ def _block(config: Any, family: Family, layer: Any) -> tuple[BlockSpec, BlockMod
         softcap=getattr(attention, "attn_logit_softcapping", None),
         rotary=getattr(attention, "layer_type", None) or "",
     )
-    return spec, _modules(family, layer)
+    modules = _modules(family, layer)
+    _check_linears(modules)
+    return spec, modules
 
 
 def _window_of_all(config: Any, attention: Any) -> int | None:

@@ -1,0 +1,106 @@
+"""Works off cells in a few processes that share one device, longest first, each recorded as it ends.
+
+A process measures many cells, since its start (imports, a CUDA context, kernels) costs as much as several. Small models
+leave most of a GPU idle between launches, so a handful of processes gets several times as much done as one; cells whose
+time is a result run one at a time, while the other processes are still starting.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from typing import Any
+
+from benchmarks.quality.cell import Cell, OutOfTime, Where
+from benchmarks.quality.results import Book
+
+_CRASHES = 3
+"""Processes that may die before a study gives up."""
+
+
+class Study:
+    """The processes of one call of the program; a context.
+
+    Args:
+        book: where cells are recorded.
+        where: what all cells share.
+        workers: processes; with 1 the cells are measured in this one.
+        say: told about every cell.
+    """
+
+    def __init__(self, book: Book, where: Where, workers: int, say: Callable[[str], None]):
+        self._book, self._where, self._workers, self._say = book, where, workers, say
+        self._crashes, self._began = 0, time.time()
+        self.failed: list[str] = []
+        self._pool = self._new_pool()
+
+    def __enter__(self) -> "Study":
+        for _ in range(self._workers - 1):
+            self._pool.submit(prepare)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def measure(self, cells: Iterable[Cell]) -> None:
+        """All of `cells` that aren't in the book, until the deadline; those that measure time first, one by one."""
+        left = [cell for cell in cells if not self._book.has(cell)]
+        timed = [cell for cell in left if cell.alone]
+        for cell in timed:
+            self._work_off([cell])
+        self._work_off(sorted((c for c in left if not c.alone), key=lambda c: c.work, reverse=True))
+
+    def _work_off(self, cells: Sequence[Cell]) -> None:
+        while cells and self._crashes < _CRASHES:
+            futures = {self._pool.submit(measure, cell, self._where): cell for cell in cells}
+            broken = [futures[f] for f in as_completed(futures) if not self._record(futures[f], f)]
+            if broken:
+                self._crashes += 1
+                self._pool = self._new_pool()
+            cells = broken
+
+    def _record(self, cell: Cell, future: "Future[tuple[dict[str, Any], float]]") -> bool:
+        """False: the cell's process died, or another's did while it waited."""
+        error, name = future.exception(), f"[{time.time() - self._began:.0f} s] {cell.table}: {described(cell)}"
+        if isinstance(error, BrokenExecutor):
+            return False
+        if isinstance(error, OutOfTime):
+            return True
+        if error is not None:
+            self.failed.append(f"{name}: {type(error).__name__}: {error}")
+            self._say(self.failed[-1])
+            return True
+        measured, seconds = future.result()
+        self._book.add(cell, measured)
+        told = {k: measured[k] for k in ("loss", "step_ms", "gsm8k_perplexity", "number_match") if k in measured}
+        self._say(f"{name}: {', '.join(f'{k} {v:.5g}' for k, v in told.items())} ({seconds:.1f} s)")
+        return True
+
+    def _new_pool(self) -> Executor:
+        if self._workers == 1:
+            return ThreadPoolExecutor(1)
+        return ProcessPoolExecutor(self._workers, mp_context=multiprocessing.get_context("spawn"))
+
+
+def measure(cell: Cell, where: Where) -> tuple[dict[str, Any], float]:
+    """What the cell's measure finds, and the seconds that it took. Runs in a worker."""
+    from benchmarks.quality import four_bits, training
+
+    began = time.time()
+    if began > where.deadline:
+        raise OutOfTime
+    module = {"four_bits": four_bits, "training": training}[cell.measure]
+    return module.measure(dict(cell.settings), where), time.time() - began
+
+
+def prepare() -> None:
+    """What takes a process long before its first cell: it is done by the others while the first is measured."""
+    import benchmarks.quality.four_bits
+    import benchmarks.quality.training  # noqa: F401
+
+
+def described(cell: Cell) -> str:
+    """The settings that tell a cell from its neighbours."""
+    names = ("task", "method", "quantization", "double_quant", "block_size", "targets", "r", "start", "optimizer")
+    shown = [str(cell.settings[name]) for name in (*names, "learning_rate", "steps", "seed") if name in cell.settings]
+    return " ".join(shown)

@@ -1,0 +1,80 @@
+"""QLoRA beside everything else that people fine-tune with: what is trained, and what it costs and brings."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from benchmarks.cells import line
+from benchmarks.quality.cell import Cell, Plan
+from benchmarks.quality.intervals import mean_interval, shown
+from benchmarks.quality.models import Tuning
+from benchmarks.quality.tables import parity
+from benchmarks.quality.tables.contests import (
+    EVERYONE,
+    FULL,
+    HOULSBY,
+    LORA,
+    LORA_FIRST,
+    OTHERS,
+    PROMPT,
+    QLORA,
+    contest,
+    training,
+)
+from benchmarks.quality.tables.learning_rates import RATES
+from benchmarks.quality.training import Training, settings_of
+
+TITLE = "Methods"
+COMPARED = (FULL, LORA, LORA_FIRST, HOULSBY, PROMPT, QLORA)
+
+
+def cells(plan: Plan) -> Iterator[Cell]:
+    for name in COMPARED:
+        yield _cell(_run(plan, EVERYONE[name], RATES[EVERYONE[name].method][0], timed=True), alone=True)
+    for how in OTHERS.values():
+        rate = plan.rates.get(contest("gsm8k", how))
+        if rate is not None:
+            for seed in plan.scale.seeds:
+                yield _cell(_run(plan, how, rate, seed=seed), alone=False)
+
+
+def _cell(run: Training, alone: bool) -> Cell:
+    return Cell(table="methods", measure="training", settings=settings_of(run), work=run.work, alone=alone)
+
+
+def _run(plan: Plan, how: Tuning, rate: float, *, seed: int | None = None, timed: bool = False) -> Training:
+    scale = plan.scale
+    return training(
+        how,
+        task="gsm8k",
+        learning_rate=rate,
+        steps=scale.timed if timed else scale.steps,
+        rows=scale.rows,
+        seed=scale.seeds[0] if seed is None else seed,
+        held_out=0 if timed else scale.held_out,
+        answers=0 if timed else scale.answers,
+    )
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    head = ["method", "trained", "held-out loss", "right answers", "step", "peak memory"]
+    lines = [line(head), line(["---"] * len(head))]
+    rows = found["methods"]["rows"]
+    for name in COMPARED:
+        how = EVERYONE[name]
+        timed = next(row for row in rows if row["held_out"] == 0 and parity.is_of(row, how))
+        source = rows if name in OTHERS else parity.usual(found)
+        runs = [row for row in source if row["held_out"] and row["task"] == "gsm8k" and parity.is_of(row, how)]
+        right = [row["number_match"] for row in runs if "number_match" in row]
+        lines.append(
+            line(
+                [
+                    name,
+                    f"{timed['trained'] / 1e6:.2f} M, {timed['trained'] / timed['base_parameters']:.2%}",
+                    shown(mean_interval([row["loss"] for row in runs])) if runs else "–",
+                    f"{sum(right) / len(right):.1%}" if right else "–",
+                    f"{timed['step_ms']:.1f} ms",
+                    f"{timed['peak_gib']:.2f} GiB",
+                ]
+            )
+        )
+    return "\n".join(lines)

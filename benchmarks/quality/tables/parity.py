@@ -1,0 +1,158 @@
+"""The same training on a 4-bit and on a 16-bit base: by type, by rank, by layers, and what closes the gap.
+
+Losses are compared seed by seed: two runs of one seed see the same rows at the same step and begin at the same A, so
+their difference says more than two means do.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from benchmarks.cells import line
+from benchmarks.quality.cell import Cell, Plan
+from benchmarks.quality.intervals import mean_interval, shown
+from benchmarks.quality.models import Tuning
+from benchmarks.quality.tables.contests import (
+    FP4,
+    FULL,
+    INT4,
+    LORA,
+    LORA_ATTENTION,
+    MAIN,
+    QLORA,
+    QLORA_ATTENTION,
+    contest,
+    training,
+)
+from benchmarks.quality.tasks import TASKS, Task
+from benchmarks.quality.training import settings_of
+
+TITLE = "Training on four and on sixteen bits"
+RANK, WIDE = 16, 64
+ANSWERING = (FULL, LORA, QLORA, FP4, INT4)
+"""Whose answers are scored as well."""
+TARGET = 0.005
+"""The claim: QLoRA's loss is this near to LoRA's."""
+
+
+def cells(plan: Plan) -> Iterator[Cell]:
+    for task, how, steps, answers in (run for each in TASKS for run in _runs(plan, each)):
+        rate = plan.rates.get(contest(task, how))
+        for seed in plan.scale.seeds if rate is not None else ():
+            run = training(
+                how,
+                task=task,
+                learning_rate=rate,
+                steps=steps,
+                rows=plan.scale.rows,
+                seed=seed,
+                held_out=plan.scale.held_out,
+                answers=answers,
+            )
+            yield Cell(table="parity", measure="training", settings=settings_of(run), work=run.work)
+
+
+def _runs(plan: Plan, task: Task) -> Iterator[tuple[Task, Tuning, int, int]]:
+    """(task, what, steps, questions to answer)."""
+    scale = plan.scale
+    for name, how in MAIN.items():
+        yield task, how, scale.steps, scale.answers if task == "gsm8k" and name in ANSWERING else 0
+    for name in (LORA, QLORA):
+        for r in scale.ranks:
+            if r != RANK:
+                yield task, replace(MAIN[name], r=r), scale.steps, 0
+    for name in (LORA_ATTENTION, QLORA_ATTENTION):
+        yield task, replace(MAIN[name], r=WIDE), scale.steps, 0
+    if task == "gsm8k":
+        for how in CONTROLS.values():
+            yield task, how, scale.steps, 0
+        for name in (LORA, QLORA):
+            yield task, MAIN[name], scale.longer, 0
+
+
+CONTROLS: Mapping[str, Tuning] = {
+    "NF4 in blocks of 32": replace(MAIN[QLORA], block_size=32),
+    "NF4, LoftQ's start, r = 64": replace(MAIN[QLORA], start="loftq", r=WIDE),
+}
+
+
+def is_of(row: Mapping[str, Any], how: Tuning) -> bool:
+    """Whether the row's training is of just this kind."""
+    return all(row[name] == value for name, value in vars(how).items())
+
+
+def usual(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of the usual length: those of the longer control left out."""
+    rows = found["parity"]["rows"] if "parity" in found else []
+    shortest = min((row["steps"] for row in rows), default=0)
+    return [row for row in rows if row["steps"] == shortest]
+
+
+def markdown(found: Mapping[str, Any]) -> str:
+    return "\n\n".join(part for task in TASKS for part in _of_task(found, task))
+
+
+def _of_task(found: Mapping[str, Any], task: Task) -> Iterator[str]:
+    rows = [row for row in usual(found) if row["task"] == task]
+    before = {row["quantization"]: row[f"{task}_loss"] for row in _default_types(found)}
+    head = [f"{task.upper()}, r = {RANK}", "before", "after", "beside LoRA in 16 bits", "right answers"]
+    lines = [line(head), line(["---"] * len(head))]
+    reference = _losses(rows, MAIN[LORA])
+    for name in (FULL, LORA, QLORA, FP4, INT4):
+        how = MAIN[name]
+        right = [row["number_match"] for row in rows if is_of(row, how) and "number_match" in row]
+        start = before.get(how.quantization)
+        cells = [name, f"{start:.4f}" if start else "–", *_compared(_losses(rows, how), reference)]
+        lines.append(line([*cells, f"{sum(right) / len(right):.1%}" if right else ""]))
+    yield "\n".join(lines)
+    yield _ranks(rows, task)
+    if task == "gsm8k":
+        yield _controls(found, rows)
+
+
+def _ranks(rows: Sequence[Mapping[str, Any]], task: Task) -> str:
+    head = [f"{task.upper()}, by rank", "LoRA, 16 bits", "QLoRA, NF4", "QLoRA beside LoRA"]
+    lines = [line(head), line(["---"] * len(head))]
+    for one, other, title in ((LORA, QLORA, "all linears"), (LORA_ATTENTION, QLORA_ATTENTION, "attention only")):
+        for r in sorted({row["r"] for row in rows if row["method"] == "lora"}):
+            plain, packed = (_losses(rows, replace(MAIN[name], r=r)) for name in (one, other))
+            if plain and packed:
+                loss, gap = _compared(packed, plain)
+                lines.append(line([f"{title}, r = {r}", shown(mean_interval(list(plain.values()))), loss, gap]))
+    return "\n".join(lines)
+
+
+def _controls(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """What brings QLoRA nearer to LoRA, each against LoRA of the same rank and length."""
+    head = ["GSM8K, what closes the gap", "loss", "beside LoRA in 16 bits"]
+    lines = [line(head), line(["---"] * len(head))]
+    for name, how in {"NF4 in blocks of 64": MAIN[QLORA], **CONTROLS}.items():
+        plain = _losses(rows, replace(MAIN[LORA], r=how.r))
+        lines.append(line([name, *_compared(_losses(rows, how), plain)]))
+    steps = max((row["steps"] for row in found["parity"]["rows"]), default=0)
+    longer = [row for row in found["parity"]["rows"] if row["steps"] == steps]
+    pair = (_losses(longer, MAIN[name]) for name in (QLORA, LORA))
+    lines.append(line([f"{steps} steps instead of {rows[0]['steps'] if rows else 0}", *_compared(*pair)]))
+    return "\n".join(lines)
+
+
+def _losses(rows: Sequence[Mapping[str, Any]], how: Tuning) -> dict[int, float]:
+    """By seed."""
+    return {row["seed"]: row["loss"] for row in rows if is_of(row, how)}
+
+
+def _compared(losses: Mapping[int, float], reference: Mapping[int, float]) -> list[str]:
+    """Mean loss, and the mean of its relative difference from `reference` on the same seeds."""
+    if not losses:
+        return ["–", "–"]
+    apart = [100 * (loss / reference[seed] - 1) for seed, loss in losses.items() if seed in reference]
+    if not apart or losses == reference:
+        return [shown(mean_interval(list(losses.values()))), ""]
+    within = " ✓" if abs(sum(apart) / len(apart)) <= 100 * TARGET else ""
+    return [shown(mean_interval(list(losses.values()))), f"{shown(mean_interval(apart), digits=2)} %{within}"]
+
+
+def _default_types(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows of `data_types` as QLoRA stores a base, and of 16 bits."""
+    rows = found["data_types"]["rows"] if "data_types" in found else []
+    return [row for row in rows if row["block_size"] == 64 and (row["double_quant"] or row["quantization"] is None)]

@@ -19,8 +19,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from benchmarks import checkpoints
 from benchmarks.__main__ import CHECKPOINTS
 from benchmarks.case import QUATRAIN
@@ -33,6 +31,7 @@ from benchmarks.quality.tables import NEEDS, TABLES
 from benchmarks.quality.tables.learning_rates import chosen
 from benchmarks.quality.tasks import data_paths
 from benchmarks.results import RESULTS
+from quatrain.device import pick
 from quatrain.errors import QuatrainError
 
 FOLDER = RESULTS / "quality"
@@ -60,7 +59,7 @@ def study(arguments: argparse.Namespace) -> list[str]:
     began = time.time()
     names = _with_needed(arguments.tables or list(TABLES))
     scale = _scale(arguments)
-    device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = pick(arguments.device)
     titles = {name: module.TITLE for name, module in TABLES.items()}
     book = Book(arguments.results, titles, machine(device), versions(QUATRAIN))
     deadline = began + arguments.seconds if arguments.seconds else float("inf")
@@ -69,7 +68,8 @@ def study(arguments: argparse.Namespace) -> list[str]:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     with Study(book, where, workers, partial(print, flush=True)) as running:
         running.measure(_cells(names, Plan(scale)))
-        everything = _cells(names, Plan(scale, chosen(book.rows("learning_rates"), scale.steps)))
+        tried = [row for row in book.rows("learning_rates") if row["steps"] == scale.steps_on(row["task"])]
+        everything = _cells(names, Plan(scale, chosen(tried)))
         running.measure(everything)
     left = sum(not book.has(cell) for cell in everything)
     print(f"{left} cells are left, {len(running.failed)} failed; {time.time() - began:.0f} s", flush=True)
@@ -107,10 +107,10 @@ def _parser() -> argparse.ArgumentParser:
     add("tables", nargs="*", metavar="table", help=f"of {', '.join(TABLES)}; all without any")
     add("--results", type=Path, default=FOLDER, metavar="FOLDER", help="folder of the result files (%(default)s)")
     add("--seeds", type=int, nargs="+", metavar="N", help="seeds of every run (1 2 3)")
-    add("--steps", type=int, metavar="N", help=f"optimizer steps of a run ({Scale.steps})")
+    add("--steps", type=int, metavar="N", help=f"optimizer steps on GSM8K ({Scale.steps})")
     add("--seconds", type=float, metavar="S", help="stop after so many seconds, and keep what is done")
     add("--workers", type=int, metavar="N", help="processes that share the device (up to 8 on a GPU, else 1)")
-    add("--device", help="cuda or cpu; the GPU if there is one")
+    add("--device", default="auto", help="cuda or cpu; the GPU if there is one")
     add("--model", metavar="NAME", help="another base: a hub name or a folder")
     add("--quick", action="store_true", help="a rehearsal; its figures mean nothing")
     add("--table", action="store_true", help="only write the tables")

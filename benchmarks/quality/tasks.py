@@ -48,25 +48,23 @@ def data_paths() -> dict[str, str]:
     return {"gsm8k": os.environ["GSM8K"], "oasst": os.environ["OASST"]}
 
 
-@cache
 def samples_of(task: Task, split: Split, path: str, model: str) -> Samples:
     """The rows of one part in their order, answers learned, as `model`'s tokenizer writes them."""
-    tokenizer = load_tokenizer(model)
     if task == "gsm8k":
         if split == "test":
-            return _prepared(_gsm8k(path, "test"), tokenizer)
-        rows = list(_prepared(_gsm8k(path, "train"), tokenizer))
+            return _gsm8k(path, "test", model)
+        rows = _gsm8k(path, "train", model)
         cut = len(rows) - max(1, round(len(rows) * _VALIDATION))
-        return Samples(rows[:cut] if split == "train" else rows[cut:])
+        return _part(rows, 0, cut) if split == "train" else _part(rows, cut, len(rows))
     trees = sum(1 for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip())
     first, end = (round(trees * share) for share in _TREES[split])
-    before = len(_prepared(_oasst(path, first), tokenizer)) if first else 0
-    return Samples(list(_prepared(_oasst(path, end), tokenizer))[before:])
+    rows = _oasst(path, end, model)
+    return _part(rows, len(_oasst(path, first, model)) if first else 0, len(rows))
 
 
 def questions_of(path: str, count: int, tokenizer: Any) -> list[Question]:
     """The first questions of GSM8K's test rows."""
-    return read_questions(_gsm8k(path, "test", count), tokenizer)
+    return read_questions(_gsm8k_rows(path, "test", count), tokenizer)
 
 
 def training_batches(samples: Samples, *, steps: int, rows: int, seed: int, packed: bool) -> list[MicroBatch]:
@@ -93,14 +91,21 @@ def _laid_out(groups: Sequence[Sequence[Sample]], packed: bool) -> list[MicroBat
     return [packed_batch(group, 0, tokens=tokens, longest=MAX_LENGTH) for group in groups]
 
 
-def _gsm8k(folder: str, split: str, most: int | None = None) -> DataConfig:
+@cache
+def _gsm8k(folder: str, split: str, model: str) -> Samples:
+    return prepare(_gsm8k_rows(folder, split), load_tokenizer(model), max_length=MAX_LENGTH).samples
+
+
+@cache
+def _oasst(path: str, trees: int, model: str) -> Samples:
+    config = DataConfig(path=path, paths="all", max_rows=trees)
+    return prepare(config, load_tokenizer(model), max_length=MAX_LENGTH).samples
+
+
+def _gsm8k_rows(folder: str, split: str, most: int | None = None) -> DataConfig:
     path = Path(folder) / f"{split}.jsonl"
     return DataConfig(path=str(path), fields={"prompt": "question", "completion": "answer"}, max_rows=most)
 
 
-def _oasst(path: str, trees: int) -> DataConfig:
-    return DataConfig(path=path, paths="all", max_rows=trees)
-
-
-def _prepared(config: DataConfig, tokenizer: Any) -> Samples:
-    return prepare(config, tokenizer, max_length=MAX_LENGTH).samples
+def _part(samples: Samples, first: int, end: int) -> Samples:
+    return Samples([samples[i] for i in range(first, end)])

@@ -51,7 +51,7 @@ class Training(Tuning):
     held_out: int = 512
     """Samples of `split` that the loss is taken on; 0: none, only time and memory are asked for."""
     answers: int = 0
-    """Questions that are answered afterwards and scored."""
+    """Questions that are answered afterwards and scored; none with prompt tuning, whose vectors aren't in the model."""
     curve: bool = False
     """Keep the loss of every step."""
 
@@ -79,7 +79,10 @@ def measure(settings: dict[str, Any], where: Where) -> dict[str, Any]:
         packed=subject.objective.packs,
     )
     reset_peak(where.device)
-    found = {"trained": sum(p.numel() for p in subject.trained), "base_parameters": subject.base_parameters}
+    found: dict[str, Any] = {
+        "trained": sum(p.numel() for p in subject.trained),
+        "base_parameters": subject.base_parameters,
+    }
     found |= _train(run, subject, learned, where)
     found["peak_gib"] = round(memory_in_use(where.device).peak / 2**30, 4)
     if run.held_out:
@@ -132,5 +135,7 @@ def _accuracy(subject: Tuned, path: str, count: int) -> float:
     """Share of questions whose last number is the reference's."""
     questions = questions_of(path, count, subject.tokenizer)
     prompts = [question.prompt_ids for question in questions]
-    said = generate_answers(subject.objective.model, subject.tokenizer, prompts, max_new_tokens=NEW_TOKENS)
+    said = generate_answers(
+        subject.model, subject.tokenizer, prompts, max_new_tokens=NEW_TOKENS, batch_size=len(prompts)
+    )
     return statistics.fmean(number_match(a, q.reference) for a, q in zip(said, questions, strict=True))

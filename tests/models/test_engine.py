@@ -282,6 +282,19 @@ def test_what_the_blocks_cannot_compute_is_refused_with_the_reason():
         Engine(model)
 
 
+def test_what_stands_in_a_linears_place_is_refused():
+    """PEFT's layers are such: they have a weight, which isn't all that they compute."""
+
+    class Doubled(torch.nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(input)
+
+    model: Any = random_model("llama")
+    model.model.layers[0].mlp.down_proj = Doubled(96, 64, bias=False)
+    with pytest.raises(ModelError, match="a Doubled stands in a linear's place"):
+        Engine(model)
+
+
 def test_an_adapter_outside_of_the_blocks_is_refused():
     model: Any = detach_lora(random_model("llama"))
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())

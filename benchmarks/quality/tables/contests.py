@@ -1,6 +1,7 @@
 """Who takes part: methods under the names that tables call them by."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from benchmarks.quality.models import Tuning
 from benchmarks.quality.training import Training
@@ -44,3 +45,16 @@ def optimizer_of(how: Tuning) -> str:
 def training(how: Tuning, **settings: object) -> Training:
     """`how` with the rest of a training's settings."""
     return Training(**{**vars(how), "optimizer": optimizer_of(how), **settings})  # pyright: ignore
+
+
+def usual(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows whose training has the usual length, which is its task's shortest."""
+    shortest: dict[str, int] = {}
+    for row in rows:
+        shortest[row["task"]] = min(row["steps"], shortest.get(row["task"], row["steps"]))
+    return [row for row in rows if row["steps"] == shortest[row["task"]]]
+
+
+def is_of(row: Mapping[str, Any], how: Tuning) -> bool:
+    """Whether the row's training is of just this kind."""
+    return all(row[name] == value for name, value in vars(how).items())

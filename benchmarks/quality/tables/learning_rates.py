@@ -4,13 +4,14 @@ A method that got another's rate would lose for that alone: full fine-tuning wan
 hundred times as much. The rate that wins at rank 16 serves all ranks, since LoRA's scale is α/r.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.cells import line
 from benchmarks.quality.cell import Cell, Plan
 from benchmarks.quality.models import Method, Tuning
-from benchmarks.quality.tables.contests import EVERYONE, MAIN, contest, training
+from benchmarks.quality.tables.contests import EVERYONE, MAIN, contest, training, usual
 from benchmarks.quality.tasks import TASKS
 from benchmarks.quality.training import settings_of
 
@@ -33,7 +34,7 @@ def cells(plan: Plan) -> Iterator[Cell]:
                     how,
                     task=task,
                     learning_rate=rate,
-                    steps=scale.steps,
+                    steps=scale.steps_on(task),
                     rows=scale.rows,
                     seed=scale.seeds[0],
                     split="validation",
@@ -42,28 +43,26 @@ def cells(plan: Plan) -> Iterator[Cell]:
                 yield Cell(table="learning_rates", measure="training", settings=settings_of(run), work=run.work)
 
 
-def chosen(rows: Sequence[Mapping[str, Any]], steps: int) -> dict[str, float]:
-    """The rate with the lowest loss of each contest, of runs of so many steps."""
+def chosen(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The rate with the lowest loss of each contest."""
     best: dict[str, Mapping[str, Any]] = {}
     for row in rows:
         name = _contest(row)
-        if row["steps"] != steps:
-            continue
-        if name not in best or row["loss"] < best[name]["loss"]:
+        if math.isfinite(row["loss"]) and (name not in best or row["loss"] < best[name]["loss"]):
             best[name] = row
     return {name: row["learning_rate"] for name, row in best.items()}
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    rows = found["learning_rates"]["rows"]
-    best = chosen(rows, rows[0]["steps"])
-    losses: dict[str, dict[float, float]] = {name: {} for name in best}
-    for row in (row for row in rows if row["steps"] == rows[0]["steps"]):
+    rows = usual(found["learning_rates"]["rows"])
+    best = chosen(rows)
+    losses: dict[str, dict[float, float]] = {_contest(row): {} for row in rows}
+    for row in rows:
         losses[_contest(row)][row["learning_rate"]] = row["loss"]
     lines = [line(["text, method, base, adapted linears", "rates and validation losses, the chosen one in bold"])]
     lines.append(line(["---"] * 2))
     for name, tried in losses.items():
-        shown = [f"{rate:g}: {_bold(f'{loss:.4f}', rate == best[name])}" for rate, loss in sorted(tried.items())]
+        shown = [f"{rate:g}: {_bold(f'{loss:.4f}', rate == best.get(name))}" for rate, loss in sorted(tried.items())]
         lines.append(line([name, ", ".join(shown)]))
     return "\n".join(lines)
 

@@ -7,7 +7,6 @@ from benchmarks.cells import line
 from benchmarks.quality.cell import Cell, Plan
 from benchmarks.quality.intervals import mean_interval, shown
 from benchmarks.quality.models import Tuning
-from benchmarks.quality.tables import parity
 from benchmarks.quality.tables.contests import (
     EVERYONE,
     FULL,
@@ -18,7 +17,9 @@ from benchmarks.quality.tables.contests import (
     PROMPT,
     QLORA,
     contest,
+    is_of,
     training,
+    usual,
 )
 from benchmarks.quality.tables.learning_rates import RATES
 from benchmarks.quality.training import Training, settings_of
@@ -51,7 +52,7 @@ def _run(plan: Plan, how: Tuning, rate: float, *, seed: int | None = None, timed
         rows=scale.rows,
         seed=scale.seeds[0] if seed is None else seed,
         held_out=0 if timed else scale.held_out,
-        answers=0 if timed else scale.answers,
+        answers=0 if timed or how.method == "prompt" else scale.answers,
     )
 
 
@@ -61,9 +62,9 @@ def markdown(found: Mapping[str, Any]) -> str:
     rows = found["methods"]["rows"]
     for name in COMPARED:
         how = EVERYONE[name]
-        timed = next(row for row in rows if row["held_out"] == 0 and parity.is_of(row, how))
-        source = rows if name in OTHERS else parity.usual(found)
-        runs = [row for row in source if row["held_out"] and row["task"] == "gsm8k" and parity.is_of(row, how)]
+        timed = next(row for row in rows if row["held_out"] == 0 and is_of(row, how))
+        source = rows if name in OTHERS else usual(found["parity"]["rows"])
+        runs = [row for row in source if row["held_out"] and row["task"] == "gsm8k" and is_of(row, how)]
         right = [row["number_match"] for row in runs if "number_match" in row]
         lines.append(
             line(

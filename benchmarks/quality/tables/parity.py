@@ -22,7 +22,9 @@ from benchmarks.quality.tables.contests import (
     QLORA,
     QLORA_ATTENTION,
     contest,
+    is_of,
     training,
+    usual,
 )
 from benchmarks.quality.tasks import TASKS, Task
 from benchmarks.quality.training import settings_of
@@ -54,18 +56,18 @@ def cells(plan: Plan) -> Iterator[Cell]:
 
 def _runs(plan: Plan, task: Task) -> Iterator[tuple[Task, Tuning, int, int]]:
     """(task, what, steps, questions to answer)."""
-    scale = plan.scale
+    scale, steps = plan.scale, plan.scale.steps_on(task)
     for name, how in MAIN.items():
-        yield task, how, scale.steps, scale.answers if task == "gsm8k" and name in ANSWERING else 0
+        yield task, how, steps, scale.answers if task == "gsm8k" and name in ANSWERING else 0
     for name in (LORA, QLORA):
         for r in scale.ranks:
             if r != RANK:
-                yield task, replace(MAIN[name], r=r), scale.steps, 0
+                yield task, replace(MAIN[name], r=r), steps, 0
     for name in (LORA_ATTENTION, QLORA_ATTENTION):
-        yield task, replace(MAIN[name], r=WIDE), scale.steps, 0
+        yield task, replace(MAIN[name], r=WIDE), steps, 0
     if task == "gsm8k":
         for how in CONTROLS.values():
-            yield task, how, scale.steps, 0
+            yield task, how, steps, 0
         for name in (LORA, QLORA):
             yield task, MAIN[name], scale.longer, 0
 
@@ -76,24 +78,12 @@ CONTROLS: Mapping[str, Tuning] = {
 }
 
 
-def is_of(row: Mapping[str, Any], how: Tuning) -> bool:
-    """Whether the row's training is of just this kind."""
-    return all(row[name] == value for name, value in vars(how).items())
-
-
-def usual(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of the usual length: those of the longer control left out."""
-    rows = found["parity"]["rows"] if "parity" in found else []
-    shortest = min((row["steps"] for row in rows), default=0)
-    return [row for row in rows if row["steps"] == shortest]
-
-
 def markdown(found: Mapping[str, Any]) -> str:
     return "\n\n".join(part for task in TASKS for part in _of_task(found, task))
 
 
 def _of_task(found: Mapping[str, Any], task: Task) -> Iterator[str]:
-    rows = [row for row in usual(found) if row["task"] == task]
+    rows = [row for row in usual(found["parity"]["rows"]) if row["task"] == task]
     before = {row["quantization"]: row[f"{task}_loss"] for row in _default_types(found)}
     head = [f"{task.upper()}, r = {RANK}", "before", "after", "beside LoRA in 16 bits", "right answers"]
     lines = [line(head), line(["---"] * len(head))]
@@ -129,10 +119,10 @@ def _controls(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> st
     for name, how in {"NF4 in blocks of 64": MAIN[QLORA], **CONTROLS}.items():
         plain = _losses(rows, replace(MAIN[LORA], r=how.r))
         lines.append(line([name, *_compared(_losses(rows, how), plain)]))
-    steps = max((row["steps"] for row in found["parity"]["rows"]), default=0)
+    steps = max(row["steps"] for row in found["parity"]["rows"])
     longer = [row for row in found["parity"]["rows"] if row["steps"] == steps]
     pair = (_losses(longer, MAIN[name]) for name in (QLORA, LORA))
-    lines.append(line([f"{steps} steps instead of {rows[0]['steps'] if rows else 0}", *_compared(*pair)]))
+    lines.append(line([f"{steps} steps instead of {rows[0]['steps']}", *_compared(*pair)]))
     return "\n".join(lines)
 
 

@@ -9,14 +9,17 @@ from torch import nn
 from quatrain.adapters.attach import adapter_layers, adapter_parameters, replace_module
 from quatrain.adapters.dora import DoraLinear
 from quatrain.adapters.lora import LoraLinear, linear_features
+from quatrain.adapters.low_rank import LowRank, published
 from quatrain.adapters.model_card import CardFacts
 from quatrain.adapters.peft_format import read_adapter, write_adapter
 from quatrain.adapters.provenance import Provenance, base_identity, check_base, provenance_of
 from quatrain.adapters.selection import selection_of
-from quatrain.adapters.stored import LowRank, StoredAdapter
+from quatrain.adapters.starts.sharing import share_weights, starts_of
+from quatrain.adapters.stored import StoredAdapter
 from quatrain.adapters.stored_extras import check_extras, load_extras, stored_modules, stored_rows
 from quatrain.adapters.targets import adaptable_linears
 from quatrain.errors import AdapterError
+from quatrain.quantization import QuantizedLinear
 from quatrain.quantization.linears import is_transposed
 
 
@@ -31,11 +34,12 @@ def save_adapter(
     """Write the model's adapter in PEFT's format, so that ``PeftModel.from_pretrained(base, folder)`` loads it.
 
     Where the base was changed for the adapter (PiSSA, OLoRA, LoftQ), what is written is the difference to the base as
-    published, as PEFT converts it: plain LoRA of twice the rank.
+    published, as PEFT converts it: plain LoRA of twice the rank. Beside it lies what makes a quantized base that of
+    training again, which :func:`load_adapter` finds.
 
     Args:
         model: a model that carries LoRA layers.
-        folder: made when missing; its two adapter files are replaced, a `README.md` is not.
+        folder: made when missing; the adapter's files in it are replaced, a `README.md` is not.
         base_model_name_or_path: name of the base, stored for those who load the adapter. Default: what the model was
             loaded from.
         provenance: what the adapter was trained on. Default: what the model itself knows, which isn't its tokenizer.
@@ -69,8 +73,13 @@ def stored_adapter(
     provenance = provenance or provenance_of(model)
     first = next(iter(layers.values()))
     names = [name for name, _ in model.named_modules()]
+    starts = starts_of(layers)
+    stored = {name: _stored(layer) for name, layer in layers.items()}
+    if not as_trained:
+        stored |= {name: published(stored[name], start) for name, start in starts.items()}
+        starts = {name: start for name, start in starts.items() if _is_quantized(layers[name])}
     return StoredAdapter(
-        layers={name: _stored(layer, as_trained=as_trained) for name, layer in layers.items()},
+        layers=stored,
         selection=selection_of(layers, names, fan_in_fan_out=is_transposed(first.base_layer)),
         lora_dropout=first.lora_dropout,
         base=base_model_name_or_path or (provenance.base and provenance.base.name),
@@ -79,20 +88,15 @@ def stored_adapter(
         token_rows=stored_rows(model),
         modules=stored_modules(model),
         init_lora_weights=first.start.name if as_trained and first.start is not None else True,
+        starts=starts,
     )
 
 
-def _stored(layer: LoraLinear, *, as_trained: bool) -> LowRank:
-    a_RI, b_OR, alpha = layer.lora_A.detach(), layer.lora_B.detach(), layer.lora_alpha
-    if layer.start is not None and not as_trained:
-        # W = base + s·B₀A₀, so base + s·B A = W + s·(B A - B₀A₀), a product of rank 2r; alpha keeps the scale.
-        a_RI = torch.cat([a_RI, layer.start.a_RI.to(a_RI.device)])
-        b_OR = torch.cat([b_OR, -layer.start.b_OR.to(b_OR.device)], dim=1)
-        alpha *= 2**0.5 if layer.use_rslora else 2
+def _stored(layer: LoraLinear) -> LowRank:
     return LowRank(
-        a_RI=a_RI,
-        b_OR=b_OR,
-        lora_alpha=alpha,
+        a_RI=layer.lora_A.detach(),
+        b_OR=layer.lora_B.detach(),
+        lora_alpha=layer.lora_alpha,
         use_rslora=layer.use_rslora,
         magnitude_O=layer.lora_magnitude_vector.detach() if isinstance(layer, DoraLinear) else None,
     )
@@ -101,6 +105,9 @@ def _stored(layer: LoraLinear, *, as_trained: bool) -> LowRank:
 def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool = False, force: bool = False) -> nn.Module:
     """Load an adapter in PEFT's format into `model`: its LoRA layers are attached, or filled when they are there.
 
+    One whose start has changed its quantized base (PiSSA, OLoRA, LoftQ) changes this one too, where it is quantized:
+    then the model is the one that was trained. `detach_lora` gives the base its own weights back.
+
     Args:
         model: a base, or a model that carries an adapter of exactly the same layers and ranks.
         folder: holds `adapter_config.json` and `adapter_model.safetensors`.
@@ -108,21 +115,34 @@ def load_adapter(model: nn.Module, folder: str | Path, *, trainable: bool = Fals
         force: load it although it was trained on a base with other weights.
 
     Raises:
-        AdapterError: a file is missing or damaged, the adapter uses a feature that Quatrain doesn't compute, or it
-            was trained on another base or doesn't fit the model; nothing is changed then.
+        AdapterError: a file is missing or damaged, the adapter uses a feature that Quatrain doesn't compute, it was
+            trained on another base or doesn't fit the model, or has to change a base whose weights from before
+            quantization can't be read; nothing is changed then.
     """
-    return put_on(model, read_adapter(folder), folder, trainable=trainable, force=force)
+    adapter = for_base(read_adapter(folder), model)
+    return put_on(model, adapter, folder, trainable=trainable, force=force)
+
+
+def for_base(adapter: StoredAdapter, model: nn.Module) -> StoredAdapter:
+    """`adapter` as it was trained where the linears of `model` are quantized, and as published elsewhere."""
+    linears = adaptable_linears(model) if adapter.starts else {}
+    return adapter.as_trained([name for name, linear in linears.items() if _is_quantized(linear)])
+
+
+def _is_quantized(linear: nn.Module) -> bool:
+    return isinstance(linear.base_layer if isinstance(linear, LoraLinear) else linear, QuantizedLinear)
 
 
 def put_on(
     model: nn.Module, adapter: StoredAdapter, folder: str | Path, *, trainable: bool = False, force: bool = False
 ) -> nn.Module:
-    """As `load_adapter`, of an adapter that was read from `folder` already."""
+    """As `load_adapter`, of an adapter that was read from `folder` already; its `starts` change the base."""
     present = adapter_layers(model)
     layers = build_layers(model, adapter, folder, force=force)
     check_extras(model, adapter, folder)
     if present and {n: type(m) for n, m in present.items()} != {n: type(m) for n, m in layers.items()}:
         raise AdapterError("the model carries another adapter: take it off with `detach_lora(model)` first")
+    share_weights(model, {name: present.get(name, layer) for name, layer in layers.items()}, adapter.starts)
     model.requires_grad_(False)
     for name, layer in layers.items():
         if name in present:

@@ -19,7 +19,7 @@ from quatrain.quantization import QuantizedModule
 from quatrain.quantization.linears import is_transposed
 
 if TYPE_CHECKING:
-    from quatrain.adapters.starts.changed_base import Start
+    from quatrain.adapters.starts.start import Start
 
 
 class _AddLowRank(torch.autograd.Function):

@@ -43,6 +43,6 @@ def original_weights(model: nn.Module, linears: dict[str, nn.Module], purpose: s
     if originals is None:
         raise AdapterError(
             f"{purpose} needs the weights from before quantization, and this model didn't come from files that hold "
-            "them: load it with `quatrain.load_model` from the 16-bit model, or choose another `init_lora_weights`"
+            "them: load it with `quatrain.load_model` from the 16-bit model, or train with another `init_lora_weights`"
         )
     return originals()

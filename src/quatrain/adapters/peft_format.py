@@ -1,7 +1,8 @@
 """PEFT's adapter folder: tensors, configuration and model card, written and read.
 
 `adapter_model.safetensors` has the tensors, whose names are the business of ``peft_tensors.py``, and in its metadata
-what it was trained on (``provenance.py``); `adapter_config.json` is the business of ``peft_config.py``.
+what it was trained on (``provenance.py``); `adapter_config.json` is the business of ``peft_config.py``. PEFT takes no
+notice of `start.safetensors`, which an adapter has whose start has changed its quantized base (``starts/start.py``).
 """
 
 from collections.abc import Mapping
@@ -12,11 +13,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from quatrain.adapters.low_rank import LowRank, is_published
 from quatrain.adapters.model_card import CARD, CardFacts, write_card
 from quatrain.adapters.peft_config import StoredConfig, read_config, write_config
 from quatrain.adapters.peft_tensors import Sorted, sort_tensors, to_tensors
 from quatrain.adapters.provenance import read_provenance, to_metadata
-from quatrain.adapters.stored import LowRank, StoredAdapter, StoredRows, block_after_block
+from quatrain.adapters.starts.start import STARTS, Start, read_starts, save_starts
+from quatrain.adapters.stored import StoredAdapter, StoredRows, block_after_block
 from quatrain.errors import AdapterError, OutputError
 from quatrain.files import written_aside
 from quatrain.untrusted import file_in
@@ -31,8 +34,7 @@ def adapter_name(folder: Path) -> str:
 
 
 def write_adapter(adapter: StoredAdapter, folder: Path, facts: CardFacts | None = None) -> Path:
-    """Write the three files aside, read them back, and put them in place; a card that is there may have been edited and
-    stays.
+    """Write the files aside, read them back, and put them in place. A card that is there, maybe edited, stays.
 
     Args:
         adapter: what to write.
@@ -47,10 +49,22 @@ def write_adapter(adapter: StoredAdapter, folder: Path, facts: CardFacts | None 
         metadata = {"format": "pt"} if adapter.provenance is None else to_metadata(adapter.provenance)
         save_file(tensors, aside / WEIGHTS, metadata=metadata)
         write_config(aside, adapter)
+        if adapter.starts:
+            save_starts(adapter.starts, aside / STARTS)
         if not (folder / CARD).exists():
             write_card(aside, adapter, facts)
         _compare(aside / WEIGHTS, tensors)
+    if not adapter.starts:
+        _forget_starts(folder)
     return folder
+
+
+def _forget_starts(folder: Path) -> None:
+    """Remove those of an adapter that lay there before."""
+    try:
+        (folder / STARTS).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder / STARTS} is of an earlier adapter and can't be removed ({error})") from error
 
 
 def _compare(path: Path, written: Mapping[str, Tensor]) -> None:
@@ -83,6 +97,9 @@ def read_adapter(folder: str | Path, *, as_trained: bool = False) -> StoredAdapt
     found = sort_tensors(_read_tensors(folder / WEIGHTS), config, folder)
     _check_finite(found, folder)
     layers = {name: _layer(name, found.layers[name], config, folder) for name in block_after_block(found.layers)}
+    starts = read_starts(folder)
+    if config.init_lora_weights is True:
+        _check_starts(starts, layers, folder)
     return StoredAdapter(
         layers=layers,
         selection=config.selection,
@@ -93,6 +110,7 @@ def read_adapter(folder: str | Path, *, as_trained: bool = False) -> StoredAdapt
         token_rows={name: _rows(name, rows_NH, config, folder) for name, rows_NH in found.rows.items()},
         modules=found.modules,
         init_lora_weights=config.init_lora_weights,
+        starts=starts,
     )
 
 
@@ -118,6 +136,15 @@ def _check_finite(found: Sorted, folder: Path) -> None:
             raise AdapterError(
                 f"{folder}: {name} holds values that aren't finite: its training has diverged, or the file is damaged. "
                 "Use an earlier checkpoint"
+            )
+
+
+def _check_starts(starts: Mapping[str, Start], layers: Mapping[str, LowRank], folder: Path) -> None:
+    for name, start in starts.items():
+        if name not in layers or not is_published(layers[name], start):
+            raise AdapterError(
+                f"{folder}: {STARTS} isn't of the adapter beside it at {name}. Were the two files saved together? "
+                "Without that file the adapter is plain LoRA for the base as published"
             )
 
 

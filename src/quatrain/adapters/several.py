@@ -2,20 +2,25 @@
 
 An adapter is a set of modules that stand in the places of some of the base's. Each keeps its own here, and switching
 puts them into the model and takes the former ones out: no copy of a weight, and a model with an adapter switched on is
-the same as one that it was loaded onto alone, for training, saving, our own blocks and decoding.
+the same as one that it was loaded onto alone, for training, saving, our own blocks and decoding. Only where an
+adapter's start has changed its quantized base (PiSSA, OLoRA, LoftQ) does it bring linears of its own, in four bits.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from quatrain.adapters.attach import adapter_layers, detach_lora, replace_module
+from quatrain.adapters.attach import adapter_layers, replace_module
 from quatrain.adapters.extras import extra_layers
-from quatrain.adapters.loading import load_adapter
+from quatrain.adapters.loading import for_base, put_on
 from quatrain.adapters.lora import LoraLinear, device_of
 from quatrain.adapters.mixed import MixedLinear
+from quatrain.adapters.peft_format import read_adapter
+from quatrain.adapters.starts.sharing import starts_of
 from quatrain.errors import AdapterError
 
 BASE = "__base__"
@@ -30,9 +35,20 @@ class AdapterSet:
     """
 
     def __init__(self, model: nn.Module):
+        """
+        Raises:
+            AdapterError: the adapter that the model carries has changed its base.
+        """
         self.model = model
         self._modules: dict[str, dict[str, nn.Module]] = {}
+        self._shared: dict[str, dict[str, nn.Module]] = {}
+        """The base's own modules that adapters have others for."""
         self._active: str | None = None
+        if starts_of(adapter_layers(model)):
+            raise AdapterError(
+                "the model carries an adapter whose start has changed the base that others are to share: save it, take "
+                "it off with `detach_lora(model)`, and load it here by its folder"
+            )
         if carried := _carried(model):
             self._modules["default"], self._active = carried, "default"
 
@@ -61,11 +77,16 @@ class AdapterSet:
             raise AdapterError(f"the name {adapter_name!r} is taken; choose another, or `delete_adapter` that one")
         active = self._active
         self.set_adapter(None)
+        shared: dict[str, nn.Module] = {}
         try:
-            load_adapter(self.model, folder, force=force)
-            self._modules[adapter_name] = _carried(self.model)
-            detach_lora(self.model)
+            adapter = for_base(read_adapter(folder), self.model)
+            shared = {name: self.model.get_submodule(name) for name in adapter.starts}
+            for name, module in shared.items():
+                replace_module(self.model, name, deepcopy(module))
+            put_on(self.model, adapter, folder, force=force)
+            self._modules[adapter_name], self._shared[adapter_name] = _carried(self.model), shared
         finally:
+            self._take_off(shared)
             self.set_adapter(active)
 
     def set_adapter(self, adapter_name: str | None) -> None:
@@ -75,8 +96,18 @@ class AdapterSet:
             AdapterError: there is none of this name.
         """
         modules = self._of(adapter_name)
-        detach_lora(self.model)
+        if self._active is not None:
+            self._take_off(self._shared.get(self._active, {}))
         self._active = adapter_name
+        self._put(modules)
+
+    def _take_off(self, shared: Mapping[str, nn.Module]) -> None:
+        """Leave the base alone in the model, with its own linears where the adapter had others."""
+        for name, module in _carried(self.model).items():
+            replace_module(self.model, name, module.base_layer)
+        self._put(shared)
+
+    def _put(self, modules: Mapping[str, nn.Module]) -> None:
         for name, module in modules.items():
             # The model may have moved, or turned to training, while this one was out of it.
             device = device_of(self.model.get_submodule(name))
@@ -92,6 +123,7 @@ class AdapterSet:
         if adapter_name == self._active:
             self.set_adapter(None)
         del self._modules[adapter_name]
+        self._shared.pop(adapter_name, None)
 
     @contextmanager
     def per_row(self, adapter_names: Sequence[str | None]) -> Iterator[nn.Module]:
@@ -141,11 +173,16 @@ class AdapterSet:
                     f"rows mix plain LoRA only, and {adapter_name!r} has a {type(module).__name__} at {name}; switch "
                     "to it with `set_adapter` instead"
                 )
+            if module.start is not None:
+                raise AdapterError(
+                    f"rows of one batch share a base, and {adapter_name!r} has one of its own at {name}, which its "
+                    f"start ({module.start.name}) has changed; switch to it with `set_adapter` instead"
+                )
             if ".experts." in name:
                 raise AdapterError(f"rows can't be told apart at {name}, which gets the tokens that were sent to it")
             layers[name] = module
         return layers
 
 
-def _carried(model: nn.Module) -> dict[str, nn.Module]:
+def _carried(model: nn.Module) -> dict[str, Any]:
     return {**adapter_layers(model), **extra_layers(model)}

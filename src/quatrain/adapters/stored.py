@@ -2,76 +2,18 @@
 
 This is what lies in an adapter's folder. What only works on adapters (showing, combining, changing the rank) works on
 this, so that no base has to be loaded for it; a model gets its layers from it (`loading.py`).
-
-Legend: R rank, I inputs, O outputs of a linear.
 """
 
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from quatrain.adapters.low_rank import LowRank, trained_half
 from quatrain.adapters.provenance import Provenance
 from quatrain.adapters.selection import Selection
-
-
-@dataclass(frozen=True, kw_only=True)
-class LowRank:
-    """The update of one linear: W becomes W + scaling · B A."""
-
-    a_RI: Tensor
-    """PEFT's ``lora_A.weight``."""
-    b_OR: Tensor
-    """PEFT's ``lora_B.weight``."""
-    lora_alpha: float
-    """Numerator of the scale."""
-    use_rslora: bool = False
-    """Whether the scale divides by √r instead of r; PEFT has one setting for all layers."""
-    magnitude_O: Tensor | None = None
-    """DoRA's ``lora_magnitude_vector``: then the update isn't all, see :class:`DoraLinear`."""
-
-    @property
-    def r(self) -> int:
-        return self.a_RI.shape[0]
-
-    @property
-    def scaling(self) -> float:
-        return self.lora_alpha / (math.sqrt(self.r) if self.use_rslora else self.r)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(outputs, inputs) of the linear."""
-        return self.b_OR.shape[0], self.a_RI.shape[1]
-
-    @property
-    def is_zero(self) -> bool:
-        """Whether it changes nothing, as an adapter that was never trained."""
-        return not (torch.any(self.a_RI) and torch.any(self.b_OR))
-
-    def delta(self) -> Tensor:
-        """What is added to the weight, [out, in]."""
-        return self.b_OR @ self.a_RI * self.scaling
-
-    def delta_norm(self) -> float:
-        """Frobenius norm of `delta()`, which isn't made: ‖BA‖² = Σ (BᵀB ∘ AAᵀ), two matrices as large as the rank."""
-        a_RI, b_OR = self.a_RI.float(), self.b_OR.float()
-        squared = ((b_OR.T @ b_OR) * (a_RI @ a_RI.T)).sum().clamp(min=0)
-        return abs(self.scaling) * float(squared.sqrt())
-
-    def merge(self, weight_OI: Tensor) -> Tensor:
-        """What a linear without an adapter would need as its weight, [out, in] in float32.
-
-        Args:
-            weight_OI: the base's weight, the quantized one or the one that it stands for.
-        """
-        a_RI, b_OR = self.a_RI.to(weight_OI.device).float(), self.b_OR.to(weight_OI.device).float()
-        merged_OI = weight_OI.float().addmm(b_OR, a_RI, alpha=self.scaling)
-        if self.magnitude_O is None:
-            return merged_OI
-        magnitude_O = self.magnitude_O.to(weight_OI.device).float()
-        return merged_OI * (magnitude_O / merged_OI.norm(dim=1))[:, None]
+from quatrain.adapters.starts.start import Start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +48,8 @@ class StoredAdapter:
     """Parameters of modules that were trained whole, by the module's name."""
     init_lora_weights: bool | str = True
     """The start that has changed the base which this adapter is for; true when that is the base as published."""
+    starts: Mapping[str, Start] = field(default_factory=dict)
+    """By module name, what a quantized base was quantized without while this adapter was trained on it."""
 
     @property
     def beyond_lora(self) -> str | None:
@@ -116,6 +60,16 @@ class StoredAdapter:
             "modules that were trained whole": bool(self.modules),
         }
         return " and ".join(words for words, there in kinds.items() if there) or None
+
+    def as_trained(self, modules: Collection[str]) -> "StoredAdapter":
+        """The same for a base that `starts` change in `modules`, and only there.
+
+        The layers are those of :func:`published`, whose first halves were trained.
+        """
+        starts = {name: start for name, start in self.starts.items() if name in modules}
+        layers = {name: trained_half(layer) if name in starts else layer for name, layer in self.layers.items()}
+        name = next((start.name for start in starts.values()), True)
+        return replace(self, layers=layers, starts=starts, init_lora_weights=name)
 
     def merge(self, parameter: str, weight: Tensor) -> Tensor:
         """What a parameter of the base becomes without the adapter beside it: float32, or `weight` if it stays.

@@ -5,9 +5,10 @@ not in where it comes from. No model is in memory: for each tensor the base's fi
 made of it, and the adapter's two thin matrices are enough. Arithmetic is float32, so the sum is rounded once, by
 whoever writes it.
 
-**Onto which base?** Training saw the base through four bits: W₄ = dequantize(quantize(W)). An adapter has learned a
-task and, on the way, to make up for what four bits lost. W₄ + ΔW is the function that was trained; W + ΔW starts from
-better weights, that the adapter never saw. `docs/export.md` has what we measured.
+**Onto which base?** Training saw the base through four bits: W₄ = dequantize(quantize(W)), less what the adapter's
+start took out of it. An adapter has learned a task and, on the way, to make up for what four bits lost. W₄ + ΔW is
+the function that was trained; W + ΔW starts from better weights, that the adapter never saw. `docs/export.md` has what
+we measured.
 """
 
 from collections.abc import Generator, Iterable
@@ -53,7 +54,8 @@ class MergedWeights:
                 f"the 16-bit weights aren't in {base.where.name}, which is in four bits; name the checkpoint that it "
                 "was made from with `original`"
             )
-        self.base, self.adapter, self.onto, self.dtype = base, adapter, onto, dtype
+        self.base, self.onto, self.dtype = base, onto, dtype
+        self.adapter = adapter.as_trained(_quantized(base) if onto == "dequantized" else ())
         self._target = {a.sources[0]: a.target for a in plan.assignments if a.converter is None}
         self._changed = _changed(adapter)
         self._check_reachable()
@@ -117,7 +119,9 @@ class MergedWeights:
         if target is None or not through_4bit or not self.base.decisions[target].quantize:
             return tensor
         assert placement.quant_type is not None
-        matrix_OI = self.turned(target, tensor.to(placement.device)).contiguous()
+        module, matrix_OI = target.rpartition(".")[0], self.turned(target, tensor.to(placement.device)).contiguous()
+        if (start := self.adapter.starts.get(module)) is not None:
+            matrix_OI = start.rest(matrix_OI.float(), self.adapter.layers[module].scaling)
         codes = quantize_4bit(matrix_OI, placement.quant_type, placement.block_size, placement.double_quant)
         return self.turned(target, codes.dequantize(torch.float32))
 
@@ -177,6 +181,13 @@ class MergedWeights:
                     f"the adapter has trained token {max(rows.indices)}, and {self.base.where.name} has {count} rows "
                     f"in {module}: merging doesn't lengthen the vocabulary. Use base and adapter side by side"
                 )
+
+
+def _quantized(base: OpenedBase) -> list[str]:
+    """The modules whose weights training quantized, and which aren't stored so."""
+    if base.placement.quant_type is None or base.plan.companions:
+        return []
+    return [name.removesuffix(".weight") for name, decision in base.decisions.items() if decision.quantize]
 
 
 def _changed(adapter: StoredAdapter) -> set[str]:

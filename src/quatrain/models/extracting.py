@@ -15,10 +15,11 @@ from torch import Tensor
 
 from quatrain import device as devices
 from quatrain.adapters.arithmetic.factors import Factors, nearest
+from quatrain.adapters.low_rank import LowRank
 from quatrain.adapters.peft_format import write_adapter
 from quatrain.adapters.provenance import Provenance, base_identity, installed_versions
 from quatrain.adapters.selection import selection_of
-from quatrain.adapters.stored import LowRank, StoredAdapter
+from quatrain.adapters.stored import StoredAdapter
 from quatrain.adapters.targets import adaptable_linears
 from quatrain.errors import AdapterError, ConfigError, ModelError
 from quatrain.files import check_free

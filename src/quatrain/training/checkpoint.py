@@ -25,9 +25,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from quatrain.adapters import adapter_parameters
-from quatrain.adapters.starts.sharing import STARTS, save_starts
-from quatrain.adapters.trained import base_change, save_trained
+from quatrain.adapters import adapter_layers, adapter_parameters
+from quatrain.adapters.starts.sharing import starts_of
+from quatrain.adapters.starts.start import STARTS
+from quatrain.adapters.trained import save_trained
 from quatrain.errors import CheckpointError
 from quatrain.files import Files, folder_aside
 from quatrain.runlog import RunFolder
@@ -152,9 +153,8 @@ def _write(aside: Path, setup: Setup, progress: Progress, files: Files) -> None:
     def adapter() -> None:
         save_trained(setup.model, aside, base=setup.config.model, provenance=setup.provenance)
 
-    files.write(adapter, aside / _WEIGHTS, aside / _CONFIG, aside / _CARD)
-    if starts := base_change(setup.model):
-        files.write(lambda: save_starts(starts, aside / STARTS), aside / STARTS)
+    starts = [STARTS] if starts_of(adapter_layers(setup.model)) else []
+    files.write(adapter, *(aside / name for name in (_WEIGHTS, _CONFIG, _CARD, *starts)))
     moments = setup.optimizer.state_tensors()
     files.write(lambda: save_file(moments, aside / _OPTIMIZER), aside / _OPTIMIZER)
     if progress.losses:

@@ -13,8 +13,8 @@ from quatrain.adapters.lora import linear_weight
 from quatrain.adapters.originals import remember_originals
 from quatrain.adapters.provenance import provenance_of
 from quatrain.adapters.starts.drawn import draw
-from quatrain.adapters.starts.sharing import STARTS, save_starts
-from quatrain.adapters.trained import base_change, load_trained, save_trained
+from quatrain.adapters.starts.start import STARTS
+from quatrain.adapters.trained import load_trained, save_trained
 from quatrain.errors import AdapterError, ConfigError
 from tests.adapters.bases import four_bits, sixteen_bits
 
@@ -127,7 +127,6 @@ def test_what_is_handed_over_is_right_on_the_published_base(name, bits, tmp_path
 def test_going_on_from_a_checkpoint_the_base_has_the_same_bits(name, tmp_path):
     model = attach_lora(quantized(), LoraConfig(init_lora_weights=name, loftq_iter=2, **SETTINGS))
     save_trained(model, tmp_path, base=None, provenance=provenance_of(model))
-    save_starts(base_change(model), tmp_path / STARTS)
     fresh = load_trained(quantized(), tmp_path)
     for module, layer in adapter_layers(fresh).items():
         ours = adapter_layers(model)[module]

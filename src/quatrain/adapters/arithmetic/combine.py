@@ -14,9 +14,10 @@ import torch
 from quatrain.adapters.arithmetic.factors import Factors, added, factors_of, minus, nearest, norm, truncated
 from quatrain.adapters.arithmetic.inputs import joint_provenance, read_inputs
 from quatrain.adapters.arithmetic.methods import Combination, MajoritySignMethod
+from quatrain.adapters.low_rank import LowRank
 from quatrain.adapters.peft_format import adapter_name, write_adapter
 from quatrain.adapters.selection import joint_selection
-from quatrain.adapters.stored import LowRank, StoredAdapter, block_after_block
+from quatrain.adapters.stored import StoredAdapter, block_after_block
 from quatrain.errors import AdapterError, ConfigError
 from quatrain.files import check_free
 

@@ -38,7 +38,7 @@ def convert_adapter(adapter: str | Path, out: str | Path, *, r: int) -> Combined
         for name, factors in exact.items()
     }
     made = f"converted to rank {r} from {adapter_name(Path(adapter))}"
-    after = replace(before, layers=layers, provenance=joint_provenance([before], made))
+    after = replace(before, layers=layers, starts={}, provenance=joint_provenance([before], made))
     write_adapter(after, Path(out))
     distance = sum(norm(minus(factors_of(layers[name]), factors)) ** 2 for name, factors in exact.items())
     total = sum(norm(factors) ** 2 for factors in exact.values())

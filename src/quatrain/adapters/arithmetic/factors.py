@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from quatrain.adapters.stored import LowRank
+from quatrain.adapters.low_rank import LowRank
 
 EXACT_SIDE = 1024
 """Matrices whose shorter side is longer aren't decomposed in full, which takes a time with the cube of it."""

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quatrain.adapters.arithmetic.factors import factors_of, singular_values
+from quatrain.adapters.low_rank import LowRank
 from quatrain.adapters.peft_format import read_adapter
-from quatrain.adapters.stored import LowRank, StoredAdapter
+from quatrain.adapters.stored import StoredAdapter
 
 SHARE = 0.99
 """Of an update's squared norm, for `LayerSummary.enough`."""

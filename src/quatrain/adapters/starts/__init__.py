@@ -10,5 +10,5 @@
 | `loftq` | as near to it as four bits and rank r get together | quantized for that |
 
 The first two rows are `drawn.py`; EVA is `eva.py`. The last three need the weights from before quantization and change
-the base (`changed_base.py`).
+the base (`changed_base.py`, `sharing.py`); what they took out of it is kept (`start.py`).
 """

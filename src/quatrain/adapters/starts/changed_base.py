@@ -10,21 +10,21 @@ was quantized (in a 16-bit base: rounds), and the adapter starts at A₀, B₀:
   quantized weight lacks. A', B' are the factors of the last step but one. Scaled here, so that base + adapter is close
   to W at any `lora_alpha`; PEFT leaves the scale out, which is the same at lora_alpha = r.
 
-What makes the base is kept (:class:`Start`), because the adapter means nothing without it. Products that decide codes
-are taken in 64 bits: then the same factors give the same base on every device.
+What makes the base is kept (`start.py`), because the adapter means nothing without it. Products that decide codes are
+taken in 64 bits: then the same factors give the same base on every device.
 
 Sources: Meng et al. 2024 (PiSSA, arXiv 2404.02948); Büyükakyüz 2024 (OLoRA, arXiv 2406.01775); Li et al. 2023 (LoftQ,
 arXiv 2310.08659, algorithm 1). Legend: R rank, I inputs, O outputs.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from quatrain.adapters.lora import LoraLinear
 from quatrain.adapters.starts.names import subspace_steps
+from quatrain.adapters.starts.start import Start, without
 from quatrain.errors import AdapterError
 from quatrain.quantization import QuantizedLinear
 from quatrain.quantization.linears import is_transposed
@@ -33,33 +33,6 @@ Round = Callable[[Tensor], Tensor]
 """A weight [out, in] as the base stores it, back in float32."""
 # The approximate decomposition draws its first directions at random.
 _SEED = 42
-
-
-@dataclass(frozen=True, eq=False)
-class Start:
-    """Where a layer started that shares its weight with the base; float32 on the CPU."""
-
-    name: str
-    """Of the start, as in `init_lora_weights`."""
-    a_RI: Tensor
-    """A before the first step."""
-    b_OR: Tensor
-    """B before the first step."""
-    taken_a_RI: Tensor
-    """With `taken_b_OR`: what was taken out of the weight before it was stored."""
-    taken_b_OR: Tensor
-
-    def __post_init__(self):
-        for name in ("a_RI", "b_OR", "taken_a_RI", "taken_b_OR"):
-            object.__setattr__(self, name, getattr(self, name).detach().to("cpu", torch.float32).contiguous())
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Start) and all(
-            torch.equal(getattr(self, name), getattr(other, name))
-            for name in ("a_RI", "b_OR", "taken_a_RI", "taken_b_OR")
-        )
-
-    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
 
 @torch.no_grad()
@@ -89,7 +62,7 @@ def start_from_weight(name: str, layer: LoraLinear, weight_OI: Tensor, *, loftq_
 @torch.no_grad()
 def change_base(layer: LoraLinear, start: Start, weight_OI: Tensor) -> None:
     """Give the base of `layer` what `start` leaves of `weight_OI` [out, in]; A and B stay."""
-    _store(layer.base_layer, _without(weight_OI, start.taken_b_OR, start.taken_a_RI, layer.scaling))
+    _store(layer.base_layer, start.rest(weight_OI, layer.scaling))
     layer.start = start
 
 
@@ -99,7 +72,7 @@ def unchange_base(layer: LoraLinear, weight_OI: Tensor) -> None:
     start = layer.start
     assert start is not None
     if not isinstance(layer.base_layer, QuantizedLinear):
-        weight_OI = _without(weight_OI, start.taken_b_OR, start.taken_a_RI, -layer.scaling)
+        weight_OI = start.rest(weight_OI, -layer.scaling)
     _store(layer.base_layer, weight_OI.float())
     layer.start = None
 
@@ -119,7 +92,7 @@ def _loftq(weight_OI: Tensor, r: int, scaling: float, rounded: Round, steps: int
     taken_a_RI, taken_b_OR = a_RI, b_OR
     for _ in range(steps):
         taken_a_RI, taken_b_OR = a_RI, b_OR
-        lacking_OI = weight_OI - rounded(_without(weight_OI, b_OR, a_RI, scaling))
+        lacking_OI = weight_OI - rounded(without(weight_OI, b_OR, a_RI, scaling))
         b_OR, a_RI = _halves(lacking_OI / scaling, r, None)
     return a_RI, b_OR, taken_a_RI, taken_b_OR
 
@@ -141,11 +114,6 @@ def _halves(matrix_OI: Tensor, r: int, steps: int | None) -> tuple[Tensor, Tenso
     root_R = v_RL.norm(dim=1).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
     u_SR, v_RL = (u_SR * root_R).float(), (v_RL / root_R[:, None]).float()
     return (u_SR, v_RL) if wide else (v_RL.T, u_SR.T)
-
-
-def _without(weight_OI: Tensor, b_OR: Tensor, a_RI: Tensor, scaling: float) -> Tensor:
-    b_OR, a_RI = b_OR.to(weight_OI.device).double(), a_RI.to(weight_OI.device).double()
-    return (weight_OI.double() - scaling * (b_OR @ a_RI)).float()
 
 
 def _rounding(base: nn.Module) -> Round:

@@ -1,21 +1,13 @@
-"""Starting a model's adapter from its weights, saving what that changed, and making the same base again."""
+"""Starting a model's adapter from its weights, making the same base again, and giving it its own weights back."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
-from pathlib import Path
 
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from quatrain.adapters.lora import LoraLinear
 from quatrain.adapters.originals import original_weights
-from quatrain.adapters.starts.changed_base import Start, change_base, start_from_weight, unchange_base
-from quatrain.errors import AdapterError
-
-STARTS = "start.safetensors"
-_NAME = "init_lora_weights"
-_TENSORS = tuple(field.name for field in fields(Start) if field.name != "name")
+from quatrain.adapters.starts.changed_base import change_base, start_from_weight, unchange_base
+from quatrain.adapters.starts.start import Start
 
 Progress = Callable[[int, int], None]
 """Told (layers done, of how many)."""
@@ -45,15 +37,18 @@ def starts_of(layers: Mapping[str, LoraLinear]) -> dict[str, Start]:
     return {name: layer.start for name, layer in layers.items() if layer.start is not None}
 
 
-def restore_starts(model: nn.Module, layers: Mapping[str, LoraLinear], starts: Mapping[str, Start]) -> None:
-    """Change the bases of `layers` as `starts` did before; A and B stay. Bases that are so already stay too.
+def share_weights(model: nn.Module, layers: Mapping[str, LoraLinear], starts: Mapping[str, Start]) -> None:
+    """Bring the bases of `layers` to what `starts` leave of them, and others to their own weights; A and B stay.
 
     Raises:
         AdapterError: the weights can't be read.
     """
-    changed = {name: layers[name] for name, start in starts.items() if layers[name].start != start}
-    undo_starts(model, changed)
-    with original_weights(model, _bases(changed), "going on from this checkpoint") as read:
+    other = {name: layer for name, layer in layers.items() if layer.start != starts.get(name)}
+    changed = {name: layer for name, layer in other.items() if name in starts}
+    undo_starts(model, other)
+    if not changed:
+        return
+    with original_weights(model, _bases(changed), "putting this adapter on") as read:
         for name, layer in changed.items():
             change_base(layer, starts[name], read(name).to(layer.lora_A.device))
 
@@ -66,29 +61,6 @@ def undo_starts(model: nn.Module, layers: Mapping[str, LoraLinear]) -> None:
     with original_weights(model, _bases(changed), "taking this adapter off") as read:
         for name, layer in changed.items():
             unchange_base(layer, read(name).to(layer.lora_A.device))
-
-
-def save_starts(starts: Mapping[str, Start], path: Path) -> None:
-    """Write what :func:`restore_starts` needs."""
-    tensors = {f"{name}.{field}": getattr(start, field) for name, start in starts.items() for field in _TENSORS}
-    # PiSSA takes out what it starts from: one tensor, which the format wants once for each name.
-    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-    save_file(tensors, path, metadata={_NAME: next(iter(starts.values())).name})
-
-
-def read_starts(path: Path) -> dict[str, Start]:
-    """What :func:`save_starts` wrote.
-
-    Raises:
-        AdapterError: it isn't whole.
-    """
-    with safe_open(path, framework="pt") as file:
-        kind = (file.metadata() or {}).get(_NAME, "")
-        tensors = {key: file.get_tensor(key) for key in list(file.keys())}
-    names = dict.fromkeys(key.rpartition(".")[0] for key in tensors)
-    if any(f"{name}.{field}" not in tensors for name in names for field in _TENSORS):
-        raise AdapterError(f"{path} lacks some of its tensors; use an earlier checkpoint")
-    return {name: Start(kind, *(tensors[f"{name}.{field}"] for field in _TENSORS)) for name in names}
 
 
 def _bases(layers: Mapping[str, LoraLinear]) -> dict[str, nn.Module]:

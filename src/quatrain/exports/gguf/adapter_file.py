@@ -14,7 +14,8 @@ from typing import Any
 from gguf import GGMLQuantizationType, GGUFWriter
 from torch import Tensor
 
-from quatrain.adapters.stored import LowRank, StoredAdapter
+from quatrain.adapters.low_rank import LowRank
+from quatrain.adapters.stored import StoredAdapter
 from quatrain.errors import AdapterError
 from quatrain.exports.gguf.families import as_stored, gguf_name
 from quatrain.exports.gguf.writing import Planned, write_tensors

@@ -1,6 +1,6 @@
 """What four bits cost before any training, by type, by block size, with and without double quantization."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.cells import line
@@ -26,28 +26,19 @@ def cells(plan: Plan) -> Iterator[Cell]:
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    lines = [
-        line(["type", "block", "scales", "bits of a linear", "GSM8K", "OASST", "error on normal weights"]),
-        line(["---"] * 7),
-    ]
+    """A row for each type and block size; an arrow leads from scales in 32 bits to double quantization."""
     rows = found["data_types"]["rows"]
-    for row in sorted(rows, key=lambda r: (r["quantization"] is not None, r["block_size"], _order(r))):
-        sixteen = row["quantization"] is None
-        lines.append(
-            line(
-                [
-                    "16-bit" if sixteen else row["quantization"].upper(),
-                    "" if sixteen else str(row["block_size"]),
-                    "" if sixteen else ("8-bit" if row["double_quant"] else "32-bit"),
-                    f"{row['linear_bits']:.3f}",
-                    f"{row['gsm8k_perplexity']:.3f}",
-                    f"{row['oasst_perplexity']:.3f}",
-                    f"{row['normal_error']:.2%}",
-                ]
-            )
-        )
+    head = ["type", "block", "bits of a linear", "GSM8K perplexity", "OASST perplexity", "error on normal weights"]
+    lines = [line(head), line(["---"] * len(head))]
+    lines += [line(["16-bit", "", *_figures([row])]) for row in rows if row["quantization"] is None]
+    for size in sorted({row["block_size"] for row in rows}):
+        for name in TYPES:
+            pair = [row for row in rows if row["quantization"] == name and row["block_size"] == size]
+            if pair:
+                lines.append(line([name.upper(), str(size), *_figures(sorted(pair, key=lambda r: r["double_quant"]))]))
     return "\n".join(lines)
 
 
-def _order(row: Mapping[str, Any]) -> tuple[int, bool]:
-    return (TYPES.index(row["quantization"]) if row["quantization"] else -1, row["double_quant"])
+def _figures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    shown = (("linear_bits", ".3f"), ("gsm8k_perplexity", ".3f"), ("oasst_perplexity", ".3f"), ("normal_error", ".2%"))
+    return [" → ".join(format(row[name], form) for row in rows) for name, form in shown]

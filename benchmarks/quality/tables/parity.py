@@ -85,7 +85,8 @@ def markdown(found: Mapping[str, Any]) -> str:
 def _of_task(found: Mapping[str, Any], task: Task) -> Iterator[str]:
     rows = [row for row in usual(found["parity"]["rows"]) if row["task"] == task]
     before = {row["quantization"]: row[f"{task}_loss"] for row in _default_types(found)}
-    head = [f"{task.upper()}, r = {RANK}", "before", "after", "beside LoRA in 16 bits", "right answers"]
+    answered = any("number_match" in row for row in rows)
+    head = [f"{task.upper()}, r = {RANK}", "before", "after", "beside LoRA in 16 bits", *["right answers"] * answered]
     lines = [line(head), line(["---"] * len(head))]
     reference = _losses(rows, MAIN[LORA])
     for name in (FULL, LORA, QLORA, FP4, INT4):
@@ -93,7 +94,7 @@ def _of_task(found: Mapping[str, Any], task: Task) -> Iterator[str]:
         right = [row["number_match"] for row in rows if is_of(row, how) and "number_match" in row]
         start = before.get(how.quantization)
         cells = [name, f"{start:.4f}" if start else "–", *_compared(_losses(rows, how), reference)]
-        lines.append(line([*cells, f"{sum(right) / len(right):.1%}" if right else ""]))
+        lines.append(line([*cells, *([f"{sum(right) / len(right):.1%}" if right else "–"] * answered)]))
     yield "\n".join(lines)
     yield _ranks(rows, task)
     if task == "gsm8k":

@@ -1,11 +1,14 @@
 """The pages in a real browser: laid out without overflow, silent, offline, their drawings there and answering."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from quatrain.report import write_results
 from scripts.browser import Browser, find_browser
+from tests.report.test_results import evaluation
 from tests.report.test_run_page import EVIL, page_of, whole_run
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="needs Chromium, or its path in QUATRAIN_BROWSER")
@@ -48,3 +51,19 @@ def test_an_empty_run_is_a_page_too(browser: Browser, tmp_path: Path):
     page_of(tmp_path, [])
     page = browser.open(tmp_path / "report.html", width=400)
     assert page.complaints == [] and page.ask("document.documentElement.scrollWidth") <= 400
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_results_are_laid_out_and_ask_nobody(browser: Browser, tmp_path: Path, width: int, dark: bool):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(evaluation("org/" + LONG_WORD, text=EVIL + LONG_WORD)))
+    page = browser.open(write_results([path]), width=width, dark=dark)
+    assert page.complaints == [] and page.requests == []
+    assert page.ask("document.documentElement.scrollWidth") <= width
+    drawings = "[...document.querySelectorAll('.dot-rows svg')].map((line) => line.getBoundingClientRect())"
+    assert page.ask(f"{drawings}.length") == 6
+    assert page.ask(f"Math.min(...{drawings}.map((box) => box.width))") > 80
+    ticks = "[...document.querySelectorAll('.dot-axis .tick')].map((tick) => tick.getBoundingClientRect().bottom)"
+    figures = "[...document.querySelectorAll('figure')].map((figure) => figure.getBoundingClientRect().bottom)"
+    assert page.ask(f"Math.max(...{ticks}) < Math.max(...{figures})")

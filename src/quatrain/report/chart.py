@@ -5,8 +5,6 @@ things that a plotting library's SVG can't do: text that keeps its size while th
 in percent; only the curves are SVG, stretched to fit, with strokes that don't stretch), colours that follow the
 reader's light or dark mode, and values under the finger. What is left to do is choosing ticks and writing paths. It
 also spares a report the second that importing a plotting library takes.
-
-x is always the training step.
 """
 
 import math
@@ -17,6 +15,8 @@ from statistics import median
 from quatrain.report.series import Point, Series, thinned
 from quatrain.report.wording import number, scientific
 
+STEP = "step"
+"""What x is in a run's charts."""
 BOX = 1000
 """Width and height of the SVG's own coordinates."""
 LOG_FROM = 20
@@ -67,6 +67,7 @@ class Chart:
     unit: str
     description: str
     """The curves in words, for a reader who can't see them."""
+    x_name: str
     x: Axis
     x_ticks: list[Tick]
     y_ticks: list[Tick]
@@ -80,22 +81,31 @@ class Chart:
         return [{"name": c.name, "style": c.style, "points": c.data} for c in self.curves]
 
 
-def chart(id: str, title: str, unit: str, series: list[Series], *, from_zero: bool = True) -> Chart | None:
-    """Lay out a chart of all series that have a finite point; None when no series has one."""
+def chart(
+    id: str, title: str, unit: str, series: list[Series], *, from_zero: bool = True, x_name: str = STEP
+) -> Chart | None:
+    """Lay out a chart of all series that have a finite point; None when no series has one.
+
+    Args:
+        id: unique in the page.
+        from_zero: whether the values' axis begins at zero, where none is negative.
+        x_name: what x counts or measures; steps are whole numbers.
+    """
     shown = [s for s in series if s.finite]
     if not shown:
         return None
-    steps = [step for s in shown for step, _ in s.points]
-    x = _axis(min(steps), max(steps))
+    places = [place for s in shown for place, _ in s.points]
+    x = axis_of(min(places), max(places))
     y = _value_axis([value for s in shown for _, value in s.finite], from_zero)
     gaps = [100 * x.at(step) for step, value in thinned(shown[0].points) if not math.isfinite(value)]
     return Chart(
         id=id,
         title=title,
         unit=f"{unit}, log scale".removeprefix(", ") if y.log else unit,
-        description=" ".join(_in_words(s, unit) for s in shown),
+        description=" ".join(_in_words(s, unit, x_name) for s in shown),
+        x_name=x_name,
         x=x,
-        x_ticks=[Tick(100 * x.at(v), label) for v, label in ticks(x, most=6, whole=True)],
+        x_ticks=[Tick(100 * x.at(v), label) for v, label in ticks(x, most=6, whole=x_name == STEP)],
         y_ticks=[Tick(100 * y.at(v), label) for v, label in ticks(y, most=5)],
         curves=[_curve(s, x, y) for s in shown],
         gaps=gaps,
@@ -129,7 +139,7 @@ def _label(value: float, step: float) -> str:
     return f"{value:,.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
 
 
-def _axis(low: float, high: float) -> Axis:
+def axis_of(low: float, high: float) -> Axis:
     """An axis that isn't empty also where all values are the same, up to rounding."""
     largest = max(abs(low), abs(high))
     if high - low <= max(TINY, 1e-9 * largest):
@@ -145,7 +155,7 @@ def _value_axis(values: list[float], from_zero: bool) -> Axis:
     if from_zero and low >= 0:
         return Axis(0.0, 1.08 * high) if high > TINY else Axis(0.0, 1.0)
     margin = 0.06 * (high - low)
-    return _axis(max(0.0, low - margin) if low >= 0 else low - margin, high + margin)
+    return axis_of(max(0.0, low - margin) if low >= 0 else low - margin, high + margin)
 
 
 def _curve(series: Series, x: Axis, y: Axis) -> Curve:
@@ -174,13 +184,13 @@ def _dots(places: list[str | None], all_points: bool) -> str:
     return "".join(f"M{place}h0" for before, place, after in around if place and (all_points or not (before or after)))
 
 
-def _in_words(series: Series, unit: str) -> str:
+def _in_words(series: Series, unit: str, x_name: str) -> str:
     finite = series.finite
     (first_step, first), (last_step, last) = finite[0], finite[-1]
     lowest, highest = min(v for _, v in finite), max(v for _, v in finite)
     missing = len(series.points) - len(finite)
     return (
-        f"{series.name}: {number(first)} {unit} at step {first_step:g}, {number(last)} at step {last_step:g}, "
+        f"{series.name}: {number(first)} {unit} at {x_name} {first_step:g}, {number(last)} at {x_name} {last_step:g}, "
         f"between {number(lowest)} and {number(highest)}."
         + (f" {missing} of {len(series.points)} values weren't finite." if missing else "")
     ).replace("  ", " ")

@@ -58,13 +58,13 @@ for (const plot of document.querySelectorAll("[data-chart]")) {
     const label = document.createElement("b");
     label.className = curve.style;
     label.textContent = curve.name;
-    return span(label, at === step ? shown(value) : `${shown(value)} (step ${at})`);
+    return span(label, at === step ? shown(value) : `${shown(value)} (${chart.name} ${shown(at)})`);
   };
   const show = (i) => {
     index = within(i, steps.length);
     const step = steps[index];
     const percent = (100 * (step - low)) / (high - low);
-    reading.replaceChildren(span(`step ${step.toLocaleString("en")}`), ...chart.curves.map((curve) => row(curve, step)));
+    reading.replaceChildren(span(`${chart.name} ${shown(step)}`), ...chart.curves.map((curve) => row(curve, step)));
     cursor.style.left = `${percent}%`;
     place(reading, percent, percent);
   };

@@ -19,7 +19,7 @@ Quantization = Literal["nf4", "fp4", "int4"]
 Targets = Literal["all", "attention", "query and value"]
 
 ALPHA = 32
-"""The same for all ranks, as in the paper: with PEFT's scale of α/r one learning rate then suits all of them."""
+"""The same for all ranks, as in the paper, which searches the learning rate instead: the two act alike."""
 _LINEARS: dict[Targets, Any] = {
     "all": "all-linear",
     "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
@@ -52,6 +52,8 @@ class Tuning:
     """Rank; of Houlsby's adapters the inner width, of prompt tuning the number of vectors, of full fine-tuning 0."""
     start: Literal["plain", "loftq"] = "plain"
     """How LoRA begins: B = 0, or what the base lost to quantization."""
+    own_blocks: bool = True
+    """LoRA on Quatrain's own blocks where the device runs them; False: on transformers' modules, as all others."""
 
 
 def tuned(how: Tuning, source: str, device: torch.device, seed: int) -> Tuned:
@@ -81,7 +83,8 @@ def _lora(how: Tuning, model: Any, source: str, device: torch.device, seed: int)
         r=how.r, lora_alpha=ALPHA, target_modules=_LINEARS[how.targets], init_lora_weights=start, loftq_iter=1
     )
     attach_lora(model, config, seed=seed)
-    return Objective(model.eval()), list(adapter_parameters(model).values())
+    blocks = "auto" if how.own_blocks else "off"
+    return Objective(model.eval(), fused_blocks=blocks), list(adapter_parameters(model).values())
 
 
 def _full(how: Tuning, model: Any, source: str, device: torch.device, seed: int) -> tuple[Any, list[nn.Parameter]]:

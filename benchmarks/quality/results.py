@@ -52,13 +52,14 @@ class Book:
 
     def has(self, cell: Cell) -> bool:
         """Whether a cell with the same settings is there."""
-        return any(all(row.get(k) == v for k, v in _plain(cell.settings).items()) for row in self._rows[cell.table])
+        settings = _plain(cell.settings)
+        return any(all(row.get(k) == v for k, v in settings.items()) for row in self._rows[cell.table])
 
     def add(self, cell: Cell, measured: Mapping[str, Any]) -> None:
         """Puts a cell into its table's file."""
-        rows = self._rows[cell.table]
-        rows.append(_plain(cell.settings) | dict(measured))
-        shared = {k: v for k, v in _plain(cell.settings).items() if all(row.get(k) == v for row in rows)}
+        rows, settings = self._rows[cell.table], _plain(cell.settings)
+        rows.append(settings | dict(measured))
+        shared = {k: v for k, v in settings.items() if all(row.get(k) == v for row in rows)}
         content = {
             "case": cell.table,
             "title": self._titles[cell.table],

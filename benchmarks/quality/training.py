@@ -27,7 +27,7 @@ from quatrain.training.step import train_step
 Optimizer = Literal["32-bit", "8-bit", "8-bit paged"]
 MAX_GRAD_NORM = 1.0
 NEW_TOKENS = 200
-"""Longest answer; the references have 100 on average."""
+"""Longest answer in tokens."""
 _TIMED = 10
 """Steps at the end whose time counts: the first ones compile and record."""
 _OPTIMIZERS: dict[Optimizer, dict[str, Any]] = {

@@ -14,6 +14,7 @@ LORA_FIRST, HOULSBY, PROMPT = (
     "Houlsby's adapters, 16 bits",
     "prompt tuning, 16 bits",
 )
+LORA_PLAIN, QLORA_PLAIN = "LoRA, 16 bits, on transformers' modules", "QLoRA, NF4, on transformers' modules"
 
 MAIN: Mapping[str, Tuning] = {
     FULL: Tuning(method="full", r=0),
@@ -30,6 +31,11 @@ OTHERS: Mapping[str, Tuning] = {
     PROMPT: Tuning(method="prompt", r=50),
 }
 EVERYONE: Mapping[str, Tuning] = {**MAIN, **OTHERS}
+PLAIN: Mapping[str, Tuning] = {
+    LORA_PLAIN: Tuning(method="lora", own_blocks=False),
+    QLORA_PLAIN: Tuning(method="lora", quantization="nf4", own_blocks=False),
+}
+"""The same losses, at the cost that all others have."""
 
 
 def contest(task: str, how: Tuning) -> str:

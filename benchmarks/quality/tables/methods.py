@@ -14,6 +14,7 @@ from benchmarks.quality.tables.contests import (
     LORA,
     LORA_FIRST,
     OTHERS,
+    PLAIN,
     PROMPT,
     QLORA,
     contest,
@@ -25,12 +26,16 @@ from benchmarks.quality.tables.learning_rates import RATES
 from benchmarks.quality.training import Training, settings_of
 
 TITLE = "Methods"
-COMPARED = (FULL, LORA, LORA_FIRST, HOULSBY, PROMPT, QLORA)
+COMPARED: Mapping[str, Tuning] = {
+    **{name: EVERYONE[name] for name in (FULL, HOULSBY, PROMPT)},
+    **PLAIN,
+    **{name: EVERYONE[name] for name in (LORA, LORA_FIRST, QLORA)},
+}
 
 
 def cells(plan: Plan) -> Iterator[Cell]:
-    for name in COMPARED:
-        yield _cell(_run(plan, EVERYONE[name], RATES[EVERYONE[name].method][0], timed=True), alone=True)
+    for how in COMPARED.values():
+        yield _cell(_run(plan, how, RATES[how.method][0], timed=True), alone=True)
     for how in OTHERS.values():
         rate = plan.rates.get(contest("gsm8k", how))
         if rate is not None:
@@ -60,8 +65,7 @@ def markdown(found: Mapping[str, Any]) -> str:
     head = ["method", "trained", "held-out loss", "right answers", "step", "peak memory"]
     lines = [line(head), line(["---"] * len(head))]
     rows = found["methods"]["rows"]
-    for name in COMPARED:
-        how = EVERYONE[name]
+    for name, how in COMPARED.items():
         timed = next(row for row in rows if row["held_out"] == 0 and is_of(row, how))
         source = rows if name in OTHERS else usual(found["parity"]["rows"])
         runs = [row for row in source if row["held_out"] and row["task"] == "gsm8k" and is_of(row, how)]

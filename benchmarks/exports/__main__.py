@@ -19,6 +19,7 @@ from benchmarks.smollm2 import gguf, write_16bit
 RESULT = RESULTS / "exports.json"
 PROMPTS, NEW_TOKENS, STEPS = 20, 32, 100
 ADAPTER, LORA_GGUF = "adapter on the 16-bit base", "lora-gguf on the Q4_1 base"
+ALIKE = ", inputs of products rounded alike"
 _FIELDS = {"prompt": "question", "completion": "answer"}
 
 
@@ -61,6 +62,8 @@ def measure(
         path, figures = write(form, run, folder)
         engines = () if distances else form.engines
         found = asking.compare(form.name, path, None, engines, exact=form.exact)
+        if form.rounds_inputs:
+            found += asking.compare(f"{form.name}{ALIKE}", path, None, engines, exact=True, ours="quatrain, BF16")
         record(found, {form.name: figures}, machine(torch.device("cpu")))
     if distances:
         return
@@ -144,11 +147,18 @@ class _Asking:
         self._folder, self._texts, self._prompts, self._vllm = folder, texts, prompts, vllm
 
     def compare(
-        self, form: str, model: str | Path, adapter: Path | None, engines: Sequence[str], *, exact: bool
+        self,
+        form: str,
+        model: str | Path,
+        adapter: Path | None,
+        engines: Sequence[str],
+        *,
+        exact: bool,
+        ours: str = "quatrain",
     ) -> list[dict[str, Any]]:
-        """Each engine's tokens against Quatrain's, on the same files."""
+        """Each engine's tokens against Quatrain's (`ours`: computed how), on the same files."""
         engines = [engine for engine in engines if engine != "vllm" or self._vllm is not None]
-        expected = self.tokens("quatrain", model, adapter) if engines else []
+        expected = self.tokens(ours, model, adapter) if engines else []
         found = {engine: self.tokens(engine, model, adapter) for engine in engines}
         return [self.agreement(form, engine, expected, tokens, exact=exact) for engine, tokens in found.items()]
 

@@ -15,17 +15,36 @@ Tokens = list[list[int]]
 
 
 def quatrain(order: dict[str, Any]) -> Tokens:
-    from quatrain.adapters import load_adapter
     from quatrain.evaluation.continuing import continuer
+
+    model, tokenizer = _quatrains_model(order)
+    prompts, count = order["prompts"], order["new_tokens"]
+    longest = max(map(len, prompts))
+    go_on = continuer(model, tokenizer, batch_size=1, capacity=longest + count, max_new_tokens=count)
+    return [go_on([prompt])[0] for prompt in prompts]
+
+
+def quatrain_bf16(order: dict[str, Any]) -> Tokens:
+    """As llama.cpp multiplies with BF16 weights on a CPU: each row that goes into a product is rounded to BF16 as well,
+    and summed in float32 (`ggml_vec_dot_bf16`).
+    """
+    import torch
+
+    model, _ = _quatrains_model(order)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.register_forward_pre_hook(lambda _, inputs: (inputs[0].bfloat16().float(),))
+    return _generated(model, order)
+
+
+def _quatrains_model(order: dict[str, Any]) -> tuple[Any, Any]:
+    from quatrain.adapters import load_adapter
     from quatrain.models import load_model
 
     model, tokenizer = load_model(order["model"], quantization=None, compute_dtype="float32", device="cpu")
     if order["adapter"] is not None:
         load_adapter(model, order["adapter"], force=True)
-    prompts, count = order["prompts"], order["new_tokens"]
-    longest = max(map(len, prompts))
-    go_on = continuer(model, tokenizer, batch_size=1, capacity=longest + count, max_new_tokens=count)
-    return [go_on([prompt])[0] for prompt in prompts]
+    return model, tokenizer
 
 
 def transformers(order: dict[str, Any]) -> Tokens:
@@ -41,6 +60,13 @@ def transformers(order: dict[str, Any]) -> Tokens:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, order["adapter"])
+    return _generated(model, order)
+
+
+def _generated(model: Any, order: dict[str, Any]) -> Tokens:
+    """By transformers' `generate`."""
+    import torch
+
     continued = []
     for prompt in order["prompts"]:
         ids = torch.tensor([prompt])
@@ -86,8 +112,13 @@ def llama_cpp(order: dict[str, Any]) -> Tokens:
 if __name__ == "__main__":
     with open(sys.argv[1]) as file:
         given = json.load(file)
-    found = {"quatrain": quatrain, "transformers": transformers, "vllm": vllm, "llama.cpp": llama_cpp}[given["engine"]](
-        given
-    )
+    engines = {
+        "quatrain": quatrain,
+        "quatrain, BF16": quatrain_bf16,
+        "transformers": transformers,
+        "vllm": vllm,
+        "llama.cpp": llama_cpp,
+    }
+    found = engines[given["engine"]](given)
     with open(sys.argv[2], "w") as file:
         json.dump(found, file)

@@ -22,7 +22,10 @@ class Form:
     engines: tuple[str, ...] = ()
     """Others than Quatrain that load it."""
     exact: bool = False
-    """Whether every token has to be the same. For BF16 it can't: llama.cpp rounds activations so too."""
+    """Whether every token has to be the same as in float32."""
+    rounds_inputs: bool = False
+    """Whether the engine rounds what goes into a product to BF16 as well. Quatrain then answers a second time, rounding
+    in the same places, and there every token has to be the same."""
 
 
 FORMS = (
@@ -35,6 +38,7 @@ FORMS = (
         gguf_type="bf16",
         file="model.gguf",
         engines=("llama.cpp",),
+        rounds_inputs=True,
     ),
     Form(name="GGUF Q8_0", to="gguf", base="dequantized", gguf_type="q8_0", file="model.gguf", engines=("llama.cpp",)),
     Form(name="bnb-4bit", to="bnb-4bit", base="original", engines=("transformers",)),

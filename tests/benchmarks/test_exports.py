@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks.exports import __main__ as program
-from benchmarks.exports.continue_with import quatrain, transformers
+from benchmarks.exports.continue_with import quatrain, quatrain_bf16, transformers
 from benchmarks.exports.table import markdown
 
 AGREEMENT = {"loss": 1.0, "kl": 1e-3, "max_logit_difference": 0.5, "same_choice": 0.99}
@@ -45,3 +45,25 @@ def test_a_form_that_is_measured_anew_leaves_the_others(tmp_path, monkeypatch):
 def test_quatrain_and_transformers_continue_alike(tiny_llama_dir):
     order = {"model": str(tiny_llama_dir), "adapter": None, "prompts": [[3, 4, 5], [7, 8]], "new_tokens": 4}
     assert quatrain(order) == transformers(order)
+
+
+def test_a_form_whose_reader_rounds_inputs_is_compared_with_both(tmp_path, monkeypatch):
+    recorded = []
+    monkeypatch.setattr(program, "record", lambda found, *_: recorded.extend(found))
+    monkeypatch.setattr(program, "write", lambda form, *_: (tmp_path / form.file, {}))
+    monkeypatch.setattr(program, "questions", lambda base: (["a"], [[1]]))
+    said = {"quatrain": [[5, 6]], "quatrain, BF16": [[5, 7]], "llama.cpp": [[5, 7]]}
+    monkeypatch.setattr(program._Asking, "tokens", lambda self, engine, *_: said[engine])
+    (tmp_path / "config.yaml").write_text("model: base\n")
+    program.measure(tmp_path, None, ["GGUF BF16"], tmp_path)
+    assert [(row["exact"], row["same"]) for row in recorded] == [(False, 0.5), (True, 1.0)]
+
+
+def test_inputs_of_products_are_rounded(tiny_llama_dir, monkeypatch):
+    import torch
+
+    order = {"model": str(tiny_llama_dir), "adapter": None, "prompts": [[3, 4, 5]], "new_tokens": 2}
+    seen, linear = [], torch.nn.functional.linear
+    monkeypatch.setattr(torch.nn.functional, "linear", lambda x, *rest: seen.append(x) or linear(x, *rest))
+    quatrain_bf16(order)
+    assert seen and all(x.dtype == torch.float32 and torch.equal(x, x.bfloat16().float()) for x in seen)

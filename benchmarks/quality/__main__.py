@@ -1,10 +1,10 @@
-"""Measure the method's claims, record every cell, and make the tables of docs/evidence.md from the records.
+"""Measure the method's claims, record every cell, and make docs/evidence.md and .html from the records.
 
   python -m benchmarks.quality                        all tables
   python -m benchmarks.quality parity --seeds 1 2     one table, and what it needs
   python -m benchmarks.quality --seconds 540          stop in time; the next call goes on with what is left
   python -m benchmarks.quality --quick --results /tmp/q   a rehearsal: every kind of cell, two steps each
-  python -m benchmarks.quality --table                only the tables, from the result files
+  python -m benchmarks.quality --table                only the pages, from the result files
 
 GSM8K names the folder with train.jsonl and test.jsonl, OASST the file of message trees. The base is
 SmolLM2-135M-Instruct unless --model names another one, in 16 bits.
@@ -24,6 +24,7 @@ from benchmarks.__main__ import CHECKPOINTS
 from benchmarks.case import QUATRAIN
 from benchmarks.machine import machine, versions
 from benchmarks.quality.cell import QUICK, Cell, Plan, Scale, Where
+from benchmarks.quality.html_page import write_html
 from benchmarks.quality.page import write_page
 from benchmarks.quality.results import Book
 from benchmarks.quality.study import Study
@@ -51,6 +52,7 @@ def main() -> int:
             return 1
     if arguments.results.resolve() == FOLDER.resolve():
         write_page(FOLDER)
+        write_html(FOLDER)
     return 1 if failed else 0
 
 

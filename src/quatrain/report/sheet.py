@@ -22,8 +22,8 @@ class Table:
 
     @property
     def numeric(self) -> set[int]:
-        """Columns that hold figures, and stand at the right."""
-        columns = range(len(self.head))
+        """Columns that hold figures, and stand at the right; the first one names its row."""
+        columns = range(1, len(self.head))
         return {c for c in columns if any(row[c] for row in self.rows) and all(_figure(row[c]) for row in self.rows)}
 
 
@@ -32,13 +32,16 @@ class Section:
     """One table of a study, one task, one ranking."""
 
     title: str
-    text: str = ""
+    paragraphs: Sequence[str] = ()
     drawings: Sequence[Chart | DotPlot] = ()
-    wide: bool = False
-    """Whether each chart has a row for itself."""
     tables: Sequence[Table] = ()
-    facts: Mapping[str, str] = field(default_factory=dict)
-    """What its figures were measured on and with."""
+    remarks: Sequence[str] = ()
+    """Paragraphs below all that."""
+
+    @property
+    def charts(self) -> int:
+        """How many charts there are, which stand in pairs; dot plots are as wide as the page."""
+        return sum(isinstance(drawing, Chart) for drawing in self.drawings)
 
 
 @dataclass(frozen=True, kw_only=True)

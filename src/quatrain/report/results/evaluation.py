@@ -93,7 +93,9 @@ def _section(index: int, results: Mapping[str, TaskResult]) -> Section:
     notes = [note for result in results.values() for note in result.notes]
     return Section(
         title=first.task,
-        text=" ".join([f"{first.questions:,} examples{f' from {first.source}' if first.source else ''}.", *notes]),
+        paragraphs=[
+            " ".join([f"{first.questions:,} examples{f' from {first.source}' if first.source else ''}.", *notes])
+        ],
         drawings=[plot for plot in [*plots, *drawn] if plot is not None],
         tables=tables,
     )

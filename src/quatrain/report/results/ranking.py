@@ -56,7 +56,7 @@ def ranking_sheet(source: str, content: Any) -> Sheet:
         title=f"{len(ranking.standings)} systems, judged in pairs",
         lead=f"{ranking.verdicts:,} verdicts on {ranking.items:,} questions.",
         sections=[
-            Section(title="Ratings", text=" ".join(ranking.notes), drawings=_drawings(ranking.standings)),
+            Section(title="Ratings", paragraphs=ranking.notes, drawings=_drawings(ranking.standings)),
             Section(title="Verdicts", tables=[_counts(ranking.standings)]),
         ],
         facts={name: value for name, value in facts.items() if value},

@@ -1,0 +1,57 @@
+"""A page of docs as sections of plain paragraphs and tables, so that the HTML page says what the docs say.
+
+Only the Markdown that these pages are written in is understood: second-level headings, paragraphs, tables, and within a
+line bold, code and links, of which the text stays.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from quatrain.report.sheet import Table
+
+_MARK = re.compile(r"<!-- measured: (\w+)")
+_LINK, _STRONG = re.compile(r"\[([^\]]*)\]\([^)]*\)"), re.compile(r"\*\*|`")
+
+
+class Words(NamedTuple):
+    """What stands under a heading."""
+
+    title: str
+    paragraphs: list[str]
+    """Before the first table."""
+    tables: list[Table]
+    remarks: list[str]
+    """After it."""
+    marked: list[str]
+    """Names of the tables that the program puts there."""
+
+
+def lead_of(text: str) -> str:
+    """The first paragraph under the page's title."""
+    return _plain(text.partition("\n\n")[2].partition("\n\n")[0])
+
+
+def sections_of(text: str) -> Iterator[Words]:
+    """The page's sections in order."""
+    for part in text.split("\n## ")[1:]:
+        title, _, rest = part.partition("\n")
+        found = Words(_plain(title), [], [], [], _MARK.findall(rest))
+        for block in re.split(r"\n\s*\n", re.sub(r"<!--.*?-->", "\n", rest, flags=re.DOTALL)):
+            lines = block.strip().splitlines()
+            if lines and all(line.startswith("|") for line in lines):
+                found.tables.append(table_of(lines))
+            elif lines:
+                texts = found.remarks if found.tables else found.paragraphs
+                texts.append(_plain(" ".join(line.strip().removeprefix("- ") for line in lines)))
+        yield found
+
+
+def table_of(lines: list[str]) -> Table:
+    """A table's lines: its head, a rule, its rows."""
+    rows = [[_plain(cell.strip().replace("\\|", "|")) for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    return Table(rows[0], rows[2:])
+
+
+def _plain(text: str) -> str:
+    return _STRONG.sub("", _LINK.sub(r"\1", " ".join(text.split())))

@@ -13,10 +13,10 @@ from quatrain.blocks.policy import GROUPS
 from quatrain.memory import weights
 from quatrain.memory.architectures import ARCHITECTURES, Treatment, shape_of
 from quatrain.memory.shape import ModelShape
-from quatrain.memory.step import Row, Step, head_chunk, rotary_bytes, shared_buffers
+from quatrain.memory.step import Row, Step, rotary_bytes, shared_buffers
 from quatrain.models.engine import Engine
 from quatrain.models.families import FAMILIES
-from quatrain.ops.linear_cross_entropy.chunked import _rows_of_a_chunk
+from quatrain.ops.linear_cross_entropy import chunked
 from quatrain.optim import AdamW
 from quatrain.quantization import QuantizedModule
 from tests.models.engine_models import VARIANTS, batch_of, random_model, samples
@@ -98,8 +98,6 @@ def test_a_step_keeps_and_shares_what_was_said(variant, monkeypatch):
     assert {name: nbytes for name, nbytes in shared_buffers(shape, row).items() if nbytes} == buffers
     tables = [table.nbytes for pair in engine.spec.tables._tables.values() for table in pair]
     assert rotary_bytes(shape, row) == sum(tables)
-    hidden = torch.empty(supervised, shape.hidden)
-    assert head_chunk(shape, row) == _rows_of_a_chunk(hidden, shape.vocabulary)
 
 
 @pytest.mark.parametrize("variant", ["llama", "gemma2"])
@@ -121,3 +119,19 @@ def test_what_is_there_between_forward_and_backward(variant, policy, monkeypatch
     step, chosen = Step(planned(model), row), [POLICIES[policy]] * len(engine.stack.blocks)
     expected = [a + b for a, b in zip(step.at("keep", chosen), step.at("offload", chosen), strict=True)]
     assert [sum(t.nbytes for t in tensors.values()) for tensors in there[0]] == expected
+
+
+def test_the_head_has_no_more_logits_at_once_than_planned(monkeypatch):
+    model, batch = model_of("llama"), batch_of(samples())
+    rows = []
+    real = chunked.cross_entropy_
+    monkeypatch.setattr(
+        chunked, "cross_entropy_", lambda logits, *a, **k: (rows.append(len(logits)), real(logits, *a, **k))
+    )
+    engine = Engine(model)
+    expected = engine.accumulate(batch)
+    (whole,) = rows
+    engine.head_chunk = whole // 3
+    rows.clear()
+    assert engine.accumulate(batch).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert len(rows) > 2 and max(rows) == whole // 3

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from quatrain.ops.cross_entropy import IGNORED
-from quatrain.ops.linear_cross_entropy import chunked, linear_cross_entropy, linear_cross_entropy_with_gradient
+from quatrain.ops.linear_cross_entropy import cutting, linear_cross_entropy, linear_cross_entropy_with_gradient
 
 OPTIONS = [
     {},
@@ -28,7 +28,7 @@ def whole(hidden, weight, targets, bias_V=None, logit_scale=1.0, softcap=None):
 @pytest.mark.parametrize("tokens", [0, 1, 7, 64])
 @pytest.mark.parametrize("extra", OPTIONS, ids=lambda extra: "+".join(extra) or "plain")
 def test_equals_the_whole_computation(rows, tokens, extra, monkeypatch):
-    monkeypatch.setattr(chunked, "_CPU_CHUNK", rows * 101)
+    monkeypatch.setattr(cutting, "_CPU_CHUNK", rows * 101)
     hidden = torch.randn(tokens, 32, requires_grad=True)
     weight, targets = torch.randn(101, 32), torch.randint(0, 101, (tokens,))
     expected = whole(hidden, weight, targets, **extra)
@@ -43,7 +43,7 @@ def test_equals_the_whole_computation(rows, tokens, extra, monkeypatch):
 @pytest.mark.parametrize("tokens", [0, 1, 7, 64])
 @pytest.mark.parametrize("extra", OPTIONS, ids=lambda extra: "+".join(extra) or "plain")
 def test_without_autograd_and_with_tokens_that_nobody_supervises(tokens, extra, monkeypatch):
-    monkeypatch.setattr(chunked, "_CPU_CHUNK", 3 * 101)
+    monkeypatch.setattr(cutting, "_CPU_CHUNK", 3 * 101)
     hidden, weight = torch.randn(tokens, 32), torch.randn(101, 32)
     targets = torch.randint(0, 101, (tokens,))
     targets[::2] = IGNORED
@@ -92,3 +92,12 @@ def test_on_a_gpu_it_is_right_in_bfloat16_and_can_be_captured(vocabulary):
     graph.replay()
     assert (out.double() - truth).norm() / truth.norm() < 1e-2
     torch.testing.assert_close(loss.double(), whole(hidden, weight, targets), rtol=1e-3, atol=0.0)
+
+
+@pytest.mark.parametrize("most", [None, 1, 300])
+@pytest.mark.parametrize("tokens", [0, 1, 1024, 1025, 8000])
+def test_chunks_on_a_gpu_are_nearly_equal_and_no_larger_than_asked(tokens, most):
+    rows = cutting.rows_of_a_chunk(tokens, 4096, 128256, on_gpu=True, most=most)
+    count = -(-tokens // rows) if rows else 0
+    assert rows <= (most or 1024) and count == -(-tokens // (most or 1024))
+    assert 0 <= count * rows - tokens < max(1, count), "the last chunk repeats at most a row for each"

@@ -22,7 +22,7 @@ PLAN = Plan(
     streamed_blocks=(1,),
     disk_blocks=(0,),
     stream_slots=2,
-    head_chunk_tokens=64,
+    head_chunk_tokens=48,
     bytes_by_part={},
     host_bytes_by_part={},
     peaks={"training": 1 << 29},
@@ -49,7 +49,8 @@ def test_a_run_is_built_as_planned(config_for):
     assert weights is not None
     assert (weights.streaming.host, weights.streaming.disk, weights.streaming.slots) == ((1,), (0,), 2)
     engine = setup.objective.engine
-    assert engine is not None and [block.policy for block in engine.stack.blocks] == [KEEP_ALL, RECOMPUTE_ALL]
+    assert engine is not None and engine.head_chunk == 48
+    assert [block.policy for block in engine.stack.blocks] == [KEEP_ALL, RECOMPUTE_ALL]
     assert setup.plan == PLAN
     assert first_loss(setup) == pytest.approx(first_loss(build(config)), rel=1e-6)
 

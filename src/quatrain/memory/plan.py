@@ -49,7 +49,7 @@ class Plan:
     stream_slots: int
     """Blocks that the device's buffers for streaming hold at once; 0 if all are resident."""
     head_chunk_tokens: int
-    """Supervised tokens whose logits exist at once."""
+    """Supervised tokens whose logits exist at once, at most."""
     bytes_by_part: Mapping[str, int]
     """What the device holds at the fullest moment of a training step; adds up to `peak`."""
     host_bytes_by_part: Mapping[str, int]

@@ -12,11 +12,8 @@ from typing import NamedTuple, Protocol
 
 from quatrain.memory import attention
 from quatrain.memory.shape import BlockShape, ModelShape
-
-_GPU_OUTPUTS, _GPU_CHUNK, _CPU_CHUNK, _ALIGNMENT = 1 << 22, 1 << 28, 1 << 22, 16
-"""How `ops/linear_cross_entropy/chunked.py` cuts the head."""
-EIGHT_BIT_BLOCK = 128
-"""Values of gate and up that share a float32 scale where they are kept in 8 bits."""
+from quatrain.ops.gated_activation.eight_bits import BLOCK
+from quatrain.ops.linear_cross_entropy.cutting import columns_of_logits, rows_of_a_chunk
 
 
 class Policy(Protocol):
@@ -83,7 +80,7 @@ def group_bytes(block: BlockShape, row: Row, item: int) -> dict[str, int]:
 def eight_bit_bytes(block: BlockShape, row: Row) -> int:
     """Gate and up in 8 bits, and their scales."""
     half = block.gate_up.outputs // 2
-    return row.tokens * 2 * (half + 4 * -(-half // EIGHT_BIT_BLOCK))
+    return row.tokens * 2 * (half + 4 * -(-half // BLOCK))
 
 
 def shared_buffers(model: ModelShape, row: Row) -> dict[str, int]:
@@ -111,15 +108,12 @@ def rotary_bytes(model: ModelShape, row: Row) -> int:
 
 def head_chunk(model: ModelShape, row: Row) -> int:
     """Supervised tokens whose logits exist at once."""
-    if not row.on_gpu:
-        return min(row.supervised, max(1, _CPU_CHUNK // model.vocabulary))
-    most = max(1, min(_GPU_OUTPUTS // model.hidden, _GPU_CHUNK // model.vocabulary))
-    return -(-row.supervised // max(1, -(-row.supervised // most)))
+    return rows_of_a_chunk(row.supervised, model.hidden, model.vocabulary, on_gpu=row.on_gpu)
 
 
 def head_bytes(model: ModelShape, row: Row) -> int:
     """Logits of a chunk, the hidden states that it is made of, their gradient, and losses, targets and indices."""
-    logits = model.item * head_chunk(model, row) * -(-model.vocabulary // _ALIGNMENT) * _ALIGNMENT
+    logits = model.item * head_chunk(model, row) * columns_of_logits(model.vocabulary)
     weight = model.item * model.vocabulary * model.hidden if model.head_four_bits else 0
     return logits + weight + row.supervised * (2 * model.item * model.hidden + 4 + 8 + 8)
 

@@ -48,6 +48,8 @@ class Engine:
             weights.forget()
         self.stack = BlockStack(spec.blocks, spec.final_norm, spec.tables, self.device, dtype, weights)
         self.recorder = Recorder(self.stack, self.spec.embedding, note)
+        self.head_chunk: int | None = None
+        """Supervised tokens whose logits may exist at once; None: as many as fill the device."""
         self._seed = torch.zeros(1, dtype=torch.int64, device=self.device)
 
     def set_policy(self, policy: Policy | Callable[[int], Policy]) -> None:
@@ -123,6 +125,7 @@ class Engine:
             bias_V=getattr(head, "bias", None),
             logit_scale=self.spec.logit_scale,
             softcap=self.spec.logit_softcap,
+            most_rows=self.head_chunk,
         )
         if dhidden_TH is not None:
             dhidden_TH.index_copy_(0, index, gradient)

@@ -60,9 +60,11 @@ class Objective:
         than the places that stay empty."""
         return self.engine is not None and self.engine.device.type == "cuda"
 
-    def keep(self, policy: Policy | Sequence[Policy]) -> None:
-        """Let our own blocks keep what `policy` says, one for all or for each its own."""
+    def keep(self, policy: Policy | Sequence[Policy], head_chunk: int | None = None) -> None:
+        """Let our own blocks keep what `policy` says, one for all or for each its own, and the head have the logits of
+        `head_chunk` tokens at once; None: of as many as fill the device."""
         assert self.engine is not None
+        self.engine.head_chunk = head_chunk
         self.engine.set_policy(policy if isinstance(policy, Policy) else policy.__getitem__)
 
     def keep_less(self) -> Policy | None:

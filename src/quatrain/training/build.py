@@ -262,7 +262,10 @@ def _set_policy(objective: Objective, loader: Loader, config: RunConfig, plan: P
     wanted = config.gradient_checkpointing
     if objective.engine is not None:
         plan = plan or _plan_now(objective, loader, config)
-        objective.keep(policies_of(plan) if plan is not None else POLICIES["on"])
+        if plan is None:
+            objective.keep(POLICIES["on"])
+        else:
+            objective.keep(policies_of(plan), plan.head_chunk_tokens)
     elif wanted == "on" or (wanted == "auto" and next(objective.model.parameters()).is_cuda):
         _checkpoint_activations(objective.model)
     elif wanted not in ("auto", "off"):

@@ -48,6 +48,7 @@ def linear_cross_entropy_with_gradient(
     softcap: float | None = None,
     grad_out: Float[Tensor, "N H"] | None = None,
     gradient_scale: float = 1.0,
+    most_rows: int | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "N H"]]:
     """:func:`linear_cross_entropy` without autograd, for an engine that calls backward by hand.
 
@@ -57,6 +58,7 @@ def linear_cross_entropy_with_gradient(
     Args:
         grad_out: receives the gradient and is returned; its rows may lie any distance apart. May not be ``hidden_NH``.
         gradient_scale: factor on the gradient, not on the loss: one over the step's supervised tokens, say.
+        most_rows: rows whose logits may exist at once; without it, as many as fill the device.
 
     Returns:
         The loss, a float32 scalar, and the gradient of ``hidden`` [N, H], in its dtype.
@@ -72,5 +74,6 @@ def linear_cross_entropy_with_gradient(
         logit_scale=logit_scale,
         softcap=softcap,
         gradient_scale=gradient_scale,
+        most_rows=most_rows,
     )
     return loss, grad_NH

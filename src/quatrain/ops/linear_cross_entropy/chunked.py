@@ -11,15 +11,7 @@ import torch
 from torch import Tensor
 
 from ..cross_entropy import cross_entropy_
-
-# Logits of a chunk, in elements. On a CPU, 8 to 16 MiB stay near the cache.
-_CPU_CHUNK = 1 << 22
-# On a GPU the product back to the hidden states has only rows × H outputs to spread over the card: so many fill it.
-_GPU_OUTPUTS = 1 << 22
-# More logits than that (512 MiB in 16 bits) gain nothing, however narrow the hidden states.
-_GPU_CHUNK = 1 << 28
-# Columns are allocated in multiples of this, so that every row of logits starts on a 16-byte boundary.
-_ALIGNMENT = 16
+from .cutting import columns_of_logits, rows_of_a_chunk
 
 
 def loss_and_gradient(
@@ -32,11 +24,15 @@ def loss_and_gradient(
     logit_scale: float,
     softcap: float | None,
     gradient_scale: float,
+    most_rows: int | None = None,
 ) -> Tensor:
-    """The loss, a float32 scalar; ``gradient_scale`` times its gradient is written to ``grad_NH`` if that is given."""
-    tokens, vocabulary = hidden_NH.shape[0], weight_VH.shape[0]
-    rows = _rows_of_a_chunk(hidden_NH, vocabulary)
-    buffer_CV = hidden_NH.new_empty(rows, -(-vocabulary // _ALIGNMENT) * _ALIGNMENT)[:, :vocabulary]
+    """The loss, a float32 scalar; ``gradient_scale`` times its gradient is written to ``grad_NH`` if that is given.
+
+    Chunks have ``most_rows`` rows at most.
+    """
+    (tokens, hidden), vocabulary = hidden_NH.shape, weight_VH.shape[0]
+    rows = rows_of_a_chunk(tokens, hidden, vocabulary, on_gpu=hidden_NH.is_cuda, most=most_rows)
+    buffer_CV = hidden_NH.new_empty(rows, columns_of_logits(vocabulary))[:, :vocabulary]
     loss_N = torch.empty(tokens, dtype=torch.float32, device=hidden_NH.device)
     for chunk in _chunks(tokens, rows):
         logits_CV = _logits(hidden_NH[chunk], weight_VH, bias_V, buffer_CV)
@@ -52,19 +48,6 @@ def loss_and_gradient(
             out_CH = grad_NH[chunk]
             torch.addmm(out_CH, logits_CV, weight_VH, beta=0, alpha=gradient_scale, out=out_CH)
     return loss_N.sum()
-
-
-def _rows_of_a_chunk(hidden_NH: Tensor, vocabulary: int) -> int:
-    """A CPU library prepares (and keeps) code for every new shape, so there the number doesn't depend on N.
-
-    On a GPU the chunks are as equal as can be, since a last chunk of few rows would leave most of the card idle.
-    """
-    tokens, hidden = hidden_NH.shape
-    if not hidden_NH.is_cuda:
-        return min(tokens, max(1, _CPU_CHUNK // vocabulary))
-    most = max(1, min(_GPU_OUTPUTS // hidden, _GPU_CHUNK // vocabulary))
-    chunks = max(1, -(-tokens // most))
-    return -(-tokens // chunks)
 
 
 def _chunks(tokens: int, rows: int) -> Iterator[slice]:

@@ -76,7 +76,7 @@ def test_micro_batches_are_cut_anew_only_for_a_budget():
 @pytest.mark.parametrize(
     "memory, said",
     [
-        ("4.6GB", "at least .* It would fit with `max_length: "),
+        ("4.4GB", "at least .* It would fit with `max_length: "),
         ("4.2GB", "`quantize_head`, `quantize_embeddings` and"),
         ("1GB", "smaller model or a larger device"),
     ],
@@ -88,11 +88,11 @@ def test_a_budget_that_is_too_small_is_refused_with_a_remedy(memory, said):
 
 def test_the_remedy_fits():
     with pytest.raises(BudgetError) as refused:
-        quatrain.plan(LLAMA_8B, gpu="rtx4090", memory="4.6GB", host_memory="64GB")
+        quatrain.plan(LLAMA_8B, gpu="rtx4090", memory="4.4GB", host_memory="64GB")
     length = int(str(refused.value).split("`max_length: ")[1].split("`")[0])
     shorter = settings(max_length=length, model="x")
-    request = planning.request_for(shorter, LLAMA_8B, gpu="rtx4090", memory="4.6GB", host_memory="64GB")
-    assert make_plan(request).needed <= 4.6e9 and length < 2048
+    request = planning.request_for(shorter, LLAMA_8B, gpu="rtx4090", memory="4.4GB", host_memory="64GB")
+    assert make_plan(request).needed <= 4.4e9 and length < 2048
 
 
 def test_a_host_without_memory_to_stream_reads_from_disk_and_is_told_so():

@@ -32,25 +32,40 @@ class AutogradStep:
             for whole, policy in zip(self.whole, policies, strict=True)
         )
         again = max(whole * (1 if policy.gate_up == "keep" else 2) for whole, policy in zip(self.whole, policies))  # noqa: B905
-        weight = self.model.item * max(linear.numel for linear in self.model.linears)
-        working = max(again // 2 + weight, self._head)
-        return Held(kept, working + 2 * self.stream, 0)
+        working = max(again // 2 + self._weight, self._head)
+        return Held(kept, working + self._module + 2 * self.stream, 0)
 
     def fullest_forward(self) -> Held:
         """The fullest moment of a forward that no backward follows."""
-        weight = self.model.item * max(linear.numel for linear in self.model.linears)
-        return Held(0, max(max(self.whole) // 2 + weight, self._head) + self.stream, 0)
+        return Held(0, max(max(self.whole) // 2 + self._weight, self._head) + self._module + self.stream, 0)
 
     def at(self, where: str, policies: Sequence[Policy]) -> list[int]:
         """Nothing is offloaded."""
         return [0] * len(policies)
 
     @cached_property
+    def _weight(self) -> int:
+        """The largest linear's weight, dequantized."""
+        return self.model.item * max(linear.numel for linear in self.model.linears)
+
+    @cached_property
+    def _module(self) -> int:
+        """The largest module that is trained whole: cast for the forward, and its gradient before and after a cast."""
+        return (2 * self.model.item + 4) * max(map(sum, self.model.extras.modules), default=0)
+
+    @cached_property
     def _head(self) -> int:
+        if self.model.extras.head:
+            # Logits, with trained rows a second time, those of supervised tokens, and in float32 these, their
+            # logarithms and the gradient.
+            return self.row.tokens * self.model.vocabulary * (3 * self.model.item + 12)
         return head_bytes(self.model, self.row)
 
     def _whole(self, block: BlockShape | LooseBlock) -> int:
         widths = sum(linear.inputs + linear.outputs + 2 * linear.rank for linear in block.linears)
+        if self.model.extras.magnitudes:
+            # What a magnitude is multiplied with.
+            widths += sum(linear.outputs for linear in block.linears if linear.rank)
         widths += block.other_widths if isinstance(block, LooseBlock) else 0
         numbers = widths * (2 if self.model.item == 2 else 1)
         if isinstance(block, BlockShape) and block.softcap:

@@ -105,6 +105,20 @@ class LooseBlock:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What is trained beside low-rank updates; only a model's own modules and autograd compute it."""
+
+    magnitudes: bool = False
+    """DoRA's: one for each output of a linear with an adapter."""
+    modules: tuple[tuple[int, ...], ...] = ()
+    """Of each module that is trained whole, the elements of its parameters."""
+    token_rows: tuple[int, ...] = ()
+    """Of each table with trained rows, how many."""
+    head: bool = False
+    """Whether the head is among it, so that the whole logits exist."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelShape:
     """A causal language model with the adapters that it is to carry."""
 
@@ -131,11 +145,12 @@ class ModelShape:
     head_four_bits: bool = False
     dropout: bool = False
     """Whether adapters have dropout."""
+    extras: Extras = Extras()
 
     @property
     def fused(self) -> bool:
-        """Whether our own engine knows every block, so that bytes are exact."""
-        return all(isinstance(block, BlockShape) for block in self.blocks)
+        """Whether our own engine knows every block and all that is trained, so that bytes are exact."""
+        return self.extras == Extras() and all(isinstance(block, BlockShape) for block in self.blocks)
 
     @cached_property
     def linears(self) -> tuple[Linear, ...]:
@@ -143,8 +158,17 @@ class ModelShape:
         return tuple(linear for block in self.blocks for linear in block.linears)
 
     @cached_property
+    def trained(self) -> tuple[int, ...]:
+        """Elements of each parameter that is trained."""
+        adapted = [linear for linear in self.linears if linear.rank]
+        found = [linear.rank * width for linear in adapted for width in (linear.inputs, linear.outputs)]
+        found += [linear.outputs for linear in adapted] if self.extras.magnitudes else []
+        found += [numel for module in self.extras.modules for numel in module]
+        return (*found, *(rows * self.hidden for rows in self.extras.token_rows))
+
+    @cached_property
     def adapter_parameters(self) -> int:
-        return sum(linear.rank * (linear.inputs + linear.outputs) for linear in self.linears)
+        return sum(self.trained)
 
     @cached_property
     def parameters(self) -> int:

@@ -38,7 +38,16 @@ class Standing:
         """The fullest moment of loading: what stays, and weights in 16 bits that arrive: on a GPU those on their way,
         on a CPU the one that is being quantized."""
         stays = sum(parts[part] for part in ("4-bit codes", "scales", "16-bit weights", "streaming buffers"))
-        return stays + (READ_AHEAD if self._on_gpu else self._model.item * self._largest)
+        arriving = READ_AHEAD if self._on_gpu else self._model.item * self._largest
+        return stays + max(arriving, self._attaching)
+
+    @property
+    def _attaching(self) -> int:
+        """What attaching takes for a moment: DoRA looks at each weight in float32, and a module to be trained whole is
+        copied, from 16 bits if it was in four."""
+        largest = max(linear.numel for linear in self._model.linears)
+        squares = (self._model.item + 2 * 4) * largest if self._model.extras.magnitudes else 0
+        return max(squares, self._model.item * max(map(sum, self._model.extras.modules), default=0))
 
     @cached_property
     def _largest(self) -> int:

@@ -7,7 +7,7 @@ scales with double quantization, a float32 for each `block_size` without.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from quatrain.memory.shape import BlockShape, Linear, LooseBlock, ModelShape
+from quatrain.memory.shape import BlockShape, LooseBlock, ModelShape
 
 NESTED = 256
 """Scales that share a scale."""
@@ -81,29 +81,33 @@ def quantized_ends(model: ModelShape, *, on_gpu: bool) -> FourBits:
 
 
 def adapter_bytes(model: ModelShape) -> int:
-    """float32 masters, and A in the compute dtype for our own blocks."""
+    """float32 masters, A in the compute dtype for our own blocks, and what DoRA and trained rows remember: the squares
+    of each row of a weight, and for every token which row is its."""
     a = sum(linear.rank * linear.inputs for linear in model.linears)
-    return 4 * model.adapter_parameters + (model.item * a if model.fused else 0)
+    outputs = sum(linear.outputs for linear in model.linears if linear.rank)
+    remembered = 4 * outputs if model.extras.magnitudes else 0
+    # A head that shares the table has a list of its own.
+    lists = 2 if model.tied else 1
+    remembered += sum(lists * 8 * (rows + model.vocabulary) for rows in model.extras.token_rows)
+    return 4 * model.adapter_parameters + (model.item * a if model.fused else 0) + remembered
 
 
 def optimizer_bytes(model: ModelShape, state_bits: int) -> int:
     """AdamW's two moments, in rows of 256 elements."""
-    return sum(rows * _BYTES_OF_ROW[bits] for rows, bits in _state_rows(model.linears, state_bits))
+    return sum(rows * _BYTES_OF_ROW[bits] for rows, bits in _state_rows(model.trained, state_bits))
 
 
 def page_slots_bytes(model: ModelShape, state_bits: int) -> int:
     """What paged state takes of the device: three pages of each width, none smaller than a parameter's state."""
     total = 0
-    for bits in {bits for _, bits in _state_rows(model.linears, state_bits)}:
-        rows = [rows for rows, width in _state_rows(model.linears, state_bits) if width == bits]
+    for bits in {bits for _, bits in _state_rows(model.trained, state_bits)}:
+        rows = [rows for rows, width in _state_rows(model.trained, state_bits) if width == bits]
         page = min(sum(rows), max(PAGE_BYTES // _BYTES_OF_ROW[bits], max(rows)))
         total += PAGES_ON_DEVICE * page * _BYTES_OF_ROW[bits]
     return total
 
 
-def _state_rows(linears: tuple[Linear, ...], state_bits: int) -> Iterator[tuple[int, int]]:
-    """(rows, bits) of each adapter matrix."""
-    for linear in linears:
-        if linear.rank:
-            for numel in (linear.rank * linear.inputs, linear.rank * linear.outputs):
-                yield -(-numel // STATE_ROW), 32 if numel < SMALLEST_8BIT else state_bits
+def _state_rows(trained: tuple[int, ...], state_bits: int) -> Iterator[tuple[int, int]]:
+    """(rows, bits) of each trained parameter."""
+    for numel in trained:
+        yield -(-numel // STATE_ROW), 32 if numel < SMALLEST_8BIT else state_bits

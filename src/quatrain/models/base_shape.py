@@ -7,7 +7,7 @@ meta device, whose parameters have shapes and no storage; what a step keeps of i
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ import torch
 from torch import nn
 from transformers import AutoConfig
 
+from quatrain.adapters.extras import match_modules, table_names
 from quatrain.adapters.lora import LoraLinear
-from quatrain.adapters.targets import block_index
+from quatrain.adapters.targets import block_index, ends_with, no_match
 from quatrain.errors import ModelError
 from quatrain.memory.architectures import Treatment
-from quatrain.memory.shape import Linear, LooseBlock, ModelShape
+from quatrain.memory.shape import Extras, Linear, LooseBlock, ModelShape
 from quatrain.models.gguf_file import GgufFile
 from quatrain.models.parts import head
 from quatrain.models.skeleton import build_skeleton
@@ -87,6 +88,43 @@ def loose_shape(config: Mapping[str, Any], treatment: Treatment) -> ModelShape:
         embedding_four_bits=treatment.quantize_embeddings,
         head_four_bits=treatment.quantize_head,
         dropout=treatment.dropout,
+    )
+
+
+def extras_of(
+    config: Mapping[str, Any], *, magnitudes: bool, modules: Sequence[str], rows: Mapping[str, int], new_tokens: int
+) -> Extras:
+    """What is trained beside low-rank updates.
+
+    Args:
+        magnitudes: DoRA's. modules: endings of names of modules that are trained whole.
+        rows: how many rows of each table, by the ending of its name; "" stands for the input embedding.
+        new_tokens: how many tokens are added, each of which has a trained row in every table.
+
+    Raises:
+        ModelError: transformers doesn't know the architecture.
+        AdapterError: a name matches nothing.
+    """
+    if not modules and not rows and not new_tokens:
+        return Extras(magnitudes=magnitudes)
+    model, embedding, output = _skeleton(config)
+    whole = match_modules(model, modules)
+    embedding_name, head_name = table_names(model)
+    tables = {embedding_name: new_tokens} | ({head_name: new_tokens} if head_name else {})
+    for ending, count in rows.items():
+        name = embedding_name
+        if ending:
+            name = next((table for table in tables if ends_with(table, ending)), None)
+        if name is None:
+            raise no_match("trainable_token_indices", [ending], list(tables))
+        tables[name] += count
+    tied = output.weight is embedding.weight or bool(model.config.tie_word_embeddings)
+    counts = [max(tables.values())] if tied else list(tables.values())
+    return Extras(
+        magnitudes=magnitudes,
+        modules=tuple(tuple(p.numel() for p in model.get_submodule(name).parameters()) for name in whole),
+        token_rows=tuple(count for count in counts if count),
+        head=head_name in whole or counts[-1] > 0,
     )
 
 

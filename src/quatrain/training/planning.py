@@ -29,8 +29,8 @@ from quatrain.memory.amounts import parse_bytes
 from quatrain.memory.architectures import Treatment, is_known, linear_names, linear_sizes, shape_of
 from quatrain.memory.card import Card, card_like, card_named, processor
 from quatrain.memory.request import Request
-from quatrain.memory.shape import ModelShape
-from quatrain.models.base_shape import config_of_base, loose_names, loose_shape, treatment_of
+from quatrain.memory.shape import Extras, ModelShape
+from quatrain.models.base_shape import config_of_base, extras_of, loose_names, loose_shape, treatment_of
 from quatrain.ops.block_attention import available_backends
 from quatrain.quantization.selection import Candidate, select
 from quatrain.training.config import RunConfig
@@ -78,9 +78,10 @@ def request_for(
     free = gpu is not None or budget is not None
     device = None if gpu else hardware.pick(settings.device)
     card = card_here(device, settings) if device is not None else card_named(gpu or "")
-    own_blocks = _own_blocks(settings, card, base)
+    model = base_shape(settings, base, _item(settings, device))
+    own_blocks = model.fused and (settings.fused_blocks == "on" or (settings.fused_blocks == "auto" and card.is_gpu))
     return Request(
-        model=base_shape(settings, base, _item(settings, device)),
+        model=model,
         card=card,
         budget=parse_bytes(budget) if budget else _room(device, card),
         host=parse_bytes(host_memory) if host_memory else _host_room(),
@@ -173,7 +174,8 @@ def base_shape(settings: RunConfig, base: Mapping[str, Any], item: int) -> Model
         quantize_embeddings=settings.quantize_embeddings and settings.quantization is not None,
         item=item,
     )
-    return shape_of(base, treatment) if known else loose_shape(base, treatment)
+    shape = shape_of(base, treatment) if known else loose_shape(base, treatment)
+    return replace(shape, extras=_extras(settings, base))
 
 
 def card_here(device: torch.device, settings: RunConfig) -> Card:
@@ -247,12 +249,18 @@ def _policies(settings: RunConfig, card: Card, *, own_blocks: bool) -> Mapping[s
     return {name: policy for name, policy in possible.items() if policy.exact or settings.activations_8bit}
 
 
-def _own_blocks(settings: RunConfig, card: Card, base: Mapping[str, Any]) -> bool:
-    """Whether our own blocks will compute, as far as settings and architecture say."""
-    lora = settings.lora
-    plain = not (lora.use_dora or lora.modules_to_save or lora.trainable_token_indices)
-    wanted = settings.fused_blocks == "on" or (settings.fused_blocks == "auto" and card.is_gpu)
-    return wanted and plain and is_known(base)
+def _extras(settings: RunConfig, base: Mapping[str, Any]) -> Extras:
+    """What is trained beside low-rank updates, by the settings or by the adapter that is continued."""
+    if settings.adapter is not None:
+        stored = read_adapter_config(Path(settings.adapter))
+        modules, magnitudes = stored.modules_to_save, stored.use_dora
+        rows = {table: len(indices) for table, indices in stored.token_rows.items()}
+    else:
+        lora, asked = settings.lora, settings.lora.trainable_token_indices
+        modules, magnitudes = tuple(lora.modules_to_save), lora.use_dora
+        tables = asked if isinstance(asked, Mapping) else {"": asked}
+        rows = {table: len(indices) for table, indices in tables.items() if indices}
+    return extras_of(base, magnitudes=magnitudes, modules=modules, rows=rows, new_tokens=len(settings.new_tokens))
 
 
 def _quantized(settings: RunConfig, base: Mapping[str, Any], names: Mapping[str, tuple[int, int]]) -> set[str]:

@@ -10,7 +10,6 @@ from benchmarks.quality.intervals import mean_interval, shown
 from benchmarks.quality.models import Tuning
 from benchmarks.quality.tables import data_types, methods, optimizers, parity
 from benchmarks.quality.tables.contests import (
-    EVERYONE,
     LORA,
     LORA_ATTENTION,
     MAIN,
@@ -128,12 +127,13 @@ def _optimizers(found: Found) -> Iterator[Drawing | None]:
 
 def _methods(found: Found) -> Iterator[Drawing | None]:
     rows = found["methods"]["rows"]
-    everyone = {name: EVERYONE[name] for name in methods.COMPARED}
     trained = [row for row in rows if row["held_out"]] + [
         row for row in usual(found["parity"]["rows"]) if row["task"] == "gsm8k" and not _is_other(row)
     ]
-    yield _losses_plot("methods-loss", "GSM8K, held-out loss", everyone, trained)
-    timed = {name: row for name, how in everyone.items() for row in rows if not row["held_out"] and is_of(row, how)}
+    yield _losses_plot("methods-loss", "GSM8K, held-out loss", methods.COMPARED, trained)
+    timed = {
+        name: row for name, how in methods.COMPARED.items() for row in rows if not row["held_out"] and is_of(row, how)
+    }
     for key, title, unit in (("step_ms", "Time of a step", "ms"), ("peak_gib", "Peak memory", "GiB")):
         costs = [Measured(label=name, mean=row[key], main=name == QLORA) for name, row in timed.items()]
         yield dot_plot(f"methods-{key}", title, unit, costs)

@@ -53,21 +53,24 @@ def kernel_ms(
     return times[1:]  # the first round compiles and warms up
 
 
-@contextmanager
-def memory(row: Row, device: torch.device) -> Iterator[None]:
-    """Writes into `row` the most memory that was allocated and reserved inside."""
-    reset_peak(device)
-    yield
-    row.allocated_gib = memory_in_use(device).peak / 2**30
-    if device.type == "cuda":
-        row.reserved_gib = torch.cuda.max_memory_reserved(device) / 2**30
-
-
 def release(device: torch.device) -> None:
     """Give back what dropped objects held, before the next model comes."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def memory(row: Row, device: torch.device) -> Iterator[None]:
+    """Writes into `row` the most memory that was allocated and reserved inside. What loading has left in the
+    allocator's cache doesn't count: nothing inside needs it.
+    """
+    release(device)
+    reset_peak(device)
+    yield
+    row.allocated_gib = memory_in_use(device).peak / 2**30
+    if device.type == "cuda":
+        row.reserved_gib = torch.cuda.max_memory_reserved(device) / 2**30
 
 
 def summary(samples_ms: Sequence[float]) -> dict[str, float]:

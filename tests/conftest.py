@@ -77,23 +77,9 @@ def tokenizer():
 @pytest.fixture(scope="session")
 def tiny_llama_dir(tmp_path_factory: pytest.TempPathFactory, tokenizer) -> Path:
     """A folder with a random Llama (2 blocks, hidden 64, tied head) in several safetensors shards, and a tokenizer."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from tests.llamas import tiny_llama
 
     folder = tmp_path_factory.mktemp("tiny-llama")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=512,
-        hidden_size=64,
-        intermediate_size=176,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-        bos_token_id=0,
-        eos_token_id=2,
-        pad_token_id=0,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder, max_shard_size="100KB")
+    tiny_llama().save_pretrained(folder, max_shard_size="100KB")
     tokenizer.save_pretrained(folder)
     return folder

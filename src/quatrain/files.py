@@ -7,14 +7,17 @@ files that were never written. So files are synced, then the folder that names t
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from safetensors import SafetensorError
 
 from quatrain.errors import OutputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Files:
@@ -46,6 +49,32 @@ class Files:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def save_tensors(tensors: Mapping[str, "Tensor"], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file, and read it back.
+
+    Raises:
+        OutputError: it isn't on the disk as it was written.
+        OSError, SafetensorError: the disk can't.
+    """
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    save_file(dict(tensors), path, metadata=metadata)
+    with safe_open(path, framework="pt") as file:
+        same = set(file.keys()) == tensors.keys() and all(
+            _bytes(file.get_tensor(name)).equal(_bytes(tensor)) for name, tensor in tensors.items()
+        )
+    if not same:
+        raise OutputError(f"{path.name} isn't on the disk as it was written; look after the disk")
+
+
+def _bytes(tensor: "Tensor") -> "Tensor":
+    """To be compared: NaN, which a run that has diverged holds, equals nothing."""
+    import torch
+
+    return tensor.reshape(-1).view(torch.uint8)
 
 
 def check_free(folder: Path) -> None:

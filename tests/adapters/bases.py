@@ -4,27 +4,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from quatrain.quantization import QuantizedEmbedding, QuantizedLinear, quantize_4bit
 from quatrain.quantization.module import QuantizedModule
+from tests.llamas import tiny_llama
 
 
 def sixteen_bits(*, tied: bool = True, like: nn.Module | None = None) -> Any:
     """The model in float32; with `like`, with that one's dequantized weights."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=512,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=tied,
-        bos_token_id=0,
-        eos_token_id=2,
-    )
-    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    # A width of whole blocks of 64, which bitsandbytes on a CPU needs.
+    model = tiny_llama(intermediate_size=128, tie_word_embeddings=tied).eval().requires_grad_(False)
     for parameter in model.parameters():
         parameter.add_(0.05 * torch.randn_like(parameter))
     for name, module in like.named_modules() if like is not None else ():

@@ -234,6 +234,15 @@ def test_merge_and_export_say_what_they_measured(quatrain, trained_folder, tmp_p
     assert code == 0 and "survived" in out
 
 
+def test_help_says_the_bounds_that_hold(quatrain):
+    from quatrain.exports.exporting import TOLERANCE
+    from quatrain.exports.four_bit import LEAST_SURVIVAL
+
+    text = " ".join(quatrain("export", "--help")[1].replace("│", " ").split())
+    assert f"Default: {TOLERANCE['dequantized']}, or {TOLERANCE['original']} onto the original base" in text
+    assert f"[default: {LEAST_SURVIVAL}]" in text
+
+
 def test_wrong_exports_are_one_line(quatrain, trained_folder, tmp_path):
     for to, code in (("onnx", 2), ("bnb-4bit", 1)):
         found, _, err = quatrain("export", trained_folder, tmp_path / "out", "--to", to, "--least-survival", "2")

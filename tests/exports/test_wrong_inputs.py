@@ -1,5 +1,6 @@
 """Adapters that are damaged or another base's, and disks that are full: one line, and nothing left behind."""
 
+import json
 import resource
 import shutil
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from quatrain.errors import AdapterError, OutputError
+from quatrain.errors import AdapterError, ModelError, OutputError
 from quatrain.exports import export, merge
 
 TARGETS = ["safetensors", "bnb-4bit", "gguf", "ollama", "lora-gguf"]
@@ -118,17 +119,39 @@ def test_a_shard_that_reads_back_otherwise_is_found(run, tmp_path, monkeypatch):
     def flawed(tensors, path, metadata):
         save_file({name: tensor + 1 for name, tensor in tensors.items()}, path, metadata)
 
-    monkeypatch.setattr("quatrain.exports.checkpoint.save_file", flawed)
+    monkeypatch.setattr("safetensors.torch.save_file", flawed)
     with pytest.raises(OutputError, match="as it was written"):
         merge(run, tmp_path / "out", measure=False)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_base_that_vanished_is_an_error_of_one_line(own_run, tmp_path):
-    from quatrain.errors import ModelError
-
     config = own_run / "config.yaml"
     lines = config.read_text().splitlines()
     config.write_text("\n".join("model: /nowhere/base" if li.startswith("model:") else li for li in lines))
     with pytest.raises(ModelError, match="/nowhere/base"):
         merge(own_run, tmp_path / "out")
+
+
+def test_what_f16_has_no_room_for_is_refused(own_run, tmp_path):
+    path = own_run / "adapter" / "adapter_model.safetensors"
+    save_file({name: tensor * 1e4 for name, tensor in load_file(path).items()}, path, {"format": "pt"})
+    with pytest.raises(AdapterError, match=r"F16 has no room for \(beyond 65504\)"):
+        export(own_run, tmp_path / "out", to="gguf", measure=False, force=True)
+    export(own_run, tmp_path / "out", to="gguf", gguf_type="bf16", measure=False, force=True)
+
+
+def test_a_scale_of_zero_changes_nothing(own_run, tmp_path):
+    path = own_run / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"lora_alpha": 0}))
+    with pytest.raises(AdapterError, match="changes nothing"):
+        merge(own_run, tmp_path / "out")
+
+
+def test_without_a_tokenizer_there_is_nothing_to_compare_on(own_run, tiny_llama_dir, tmp_path):
+    base = shutil.copytree(tiny_llama_dir, tmp_path / "base", ignore=shutil.ignore_patterns("tokenizer*"))
+    config = own_run / "config.yaml"
+    config.write_text(config.read_text().replace(str(tiny_llama_dir), str(base)))
+    with pytest.raises(ModelError, match="has no tokenizer: add its tokenizer"):
+        merge(own_run, tmp_path / "out")
+    merge(own_run, tmp_path / "out", measure=False)

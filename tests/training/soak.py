@@ -22,12 +22,12 @@ from statistics import fmean, median
 
 import psutil
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from quatrain.adapters import LoraConfig
 from quatrain.runlog import Event, StepDone
 from quatrain.training import RunConfig, train
 from tests.conftest import make_tokenizer
+from tests.llamas import tiny_llama
 
 STEPS = 5000
 SESSION = 250
@@ -100,16 +100,7 @@ def growth(sessions: list[Session]) -> dict[str, float]:
 
 
 def make_inputs(folder: Path, steps: int) -> RunConfig:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=512,
-        hidden_size=64,
-        intermediate_size=176,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder / "model")
+    tiny_llama(tie_word_embeddings=False).save_pretrained(folder / "model")
     make_tokenizer().save_pretrained(folder / "model")
     rows = [{"prompt": f"{a} + {b}?", "completion": f"{a + b} apples"} for a in range(20) for b in range(20)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

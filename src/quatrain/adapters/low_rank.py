@@ -42,14 +42,14 @@ class LowRank:
 
     @property
     def is_zero(self) -> bool:
-        """Whether it changes nothing, as before training: B is zero, or one half takes back what the other adds."""
+        """Whether it changes nothing: B is zero, as before training, or the scale, or its halves cancel."""
         half = self.r // 2
         taken_back = (
             self.r == 2 * half
             and torch.equal(self.a_RI[:half], self.a_RI[half:])
             and torch.equal(self.b_OR[:, :half], -self.b_OR[:, half:])
         )
-        return taken_back or not (torch.any(self.a_RI) and torch.any(self.b_OR))
+        return taken_back or not (self.lora_alpha and torch.any(self.a_RI) and torch.any(self.b_OR))
 
     def delta(self) -> Tensor:
         """What is added to the weight, [out, in]."""

@@ -1,7 +1,7 @@
 """`quatrain merge` and `quatrain export`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -47,23 +47,19 @@ def merge(
     the run's held-out rows (loss, and KL of the logits); a merge onto the other base is measured beside it. What is
     further off than the tolerance fails, and nothing is left behind.
     """
-    from quatrain.exports import merge as run_merge
-
-    with _shown() as display:
-        result = run_merge(
-            run,
-            out,
-            base=base,  # pyright: ignore[reportArgumentType]
-            original=original,
-            dtype=dtype,
-            measure=measure,
-            tolerance=tolerance,
-            max_shard_size=max_shard_size,
-            device=device or "auto",
-            force=force,
-            progress=display.work,
-        )
-    typer.echo(str(result))
+    export(
+        run,
+        out,
+        to="safetensors",
+        base=base,
+        original=original,
+        dtype=dtype,
+        measure=measure,
+        tolerance=tolerance,
+        max_shard_size=max_shard_size,
+        device=device,
+        force=force,
+    )
 
 
 def export(
@@ -107,8 +103,9 @@ def export(
     config (`export_to: gguf`), and settings that it can't carry are refused before training.
     """
     from quatrain.exports import export as run_export
+    from quatrain.training.progress import ProgressDisplay
 
-    with _shown() as display:
+    with ProgressDisplay() as display:
         result = run_export(
             run,
             out,
@@ -126,9 +123,3 @@ def export(
             progress=display.work,
         )
     typer.echo(str(result))
-
-
-def _shown() -> Any:
-    from quatrain.training.progress import ProgressDisplay
-
-    return ProgressDisplay()

@@ -64,7 +64,7 @@ class Reference:
 
 
 def samples_of(rows: DataConfig | None, tokenizer: Any, *, max_length: int, max_rows: int) -> list[Sample]:
-    """The first `max_rows` rows as samples; a few sentences where there are no rows, or no tokenizer to render them.
+    """The first `max_rows` rows as samples; a few sentences where there are none.
 
     Raises:
         DataError: the rows can't be read.

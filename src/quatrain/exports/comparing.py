@@ -7,7 +7,7 @@ from typing import Any, get_args
 import torch
 
 from quatrain.adapters import load_adapter
-from quatrain.errors import AdapterError
+from quatrain.errors import AdapterError, ModelError
 from quatrain.exports.agreement import Reference, compare, refer, samples_of
 from quatrain.exports.merged_weights import Onto
 from quatrain.exports.progress import Progress, silent
@@ -54,9 +54,18 @@ def compare_with_trained(
 
 
 def reference_of(subject: Subject, progress: Progress = silent) -> Reference:
-    """What base + adapter, loaded as they were trained, say of the run's held-out rows, its training rows without."""
+    """What base + adapter, loaded as they were trained, say of the run's held-out rows, its training rows without.
+
+    Raises:
+        ModelError: the base has no tokenizer.
+    """
     progress("reading with base + adapter", 0, 1)
     model, tokenizer = load_model(subject.target.base, **subject.target.base_options)
+    if tokenizer is None:
+        raise ModelError(
+            f"comparing reads text, and {subject.target.base} has no tokenizer: add its tokenizer.json, or leave the "
+            "comparison out (`--no-measure`)"
+        )
     load_adapter(model, subject.folder, force=True)
     config = subject.config
     rows = None if config is None else config.held_out or config.train_data

@@ -196,7 +196,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     def full(*arguments, **settings):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("quatrain.adapters.peft_format.save_file", full)
+    monkeypatch.setattr("quatrain.adapters.peft_format.save_tensors", full)
     with pytest.raises(OutputError, match="No space left"):
         combine_adapters([folder, folder], [1.0, 1.0], tmp_path / "out")
     assert list(tmp_path.iterdir()) == [folder]

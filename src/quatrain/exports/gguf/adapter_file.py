@@ -40,7 +40,7 @@ def write_gguf_adapter(
     if adapter.beyond_lora is not None:
         raise AdapterError(f"llama.cpp's adapters are plain LoRA, and this one has {adapter.beyond_lora}; export gguf")
     architecture = check_family(config)
-    alpha = next(iter(adapter.layers.values())).lora_alpha
+    alpha = next((layer.lora_alpha for layer in adapter.layers.values() if layer.lora_alpha), 1.0)
     writer = GGUFWriter(path, architecture)
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")

@@ -37,7 +37,7 @@ def write_gguf(
 
     Raises:
         ModelError: the family or its tokenizer can't be said in GGUF.
-        AdapterError: a merged weight isn't finite.
+        AdapterError: a merged weight isn't finite, or doesn't fit into F16.
         OutputError: the file isn't on the disk as it was written.
         OSError: the disk can't.
     """

@@ -15,8 +15,10 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
 from gguf.quants import quantize
 from torch import Tensor
 
-from quatrain.errors import OutputError
+from quatrain.errors import AdapterError, OutputError
 from quatrain.models.gguf_header import read_header
+
+_LARGEST_F16 = float(np.finfo(np.float16).max)
 
 
 class Planned(NamedTuple):
@@ -35,6 +37,7 @@ def write_tensors(
     """Write a file whose metadata `writer` has already been told, and compare its bytes with what was meant.
 
     Raises:
+        AdapterError: a value doesn't fit into F16.
         OutputError: the file isn't on the disk as it was written.
         OSError: the disk can't.
     """
@@ -60,6 +63,10 @@ def _encoded(tensors: Mapping[str, Planned]) -> Iterator[tuple[str, np.ndarray]]
     for name, planned in tensors.items():
         values = planned.read().contiguous().numpy()
         assert values.shape == planned.shape
+        if planned.kind == GGMLQuantizationType.F16 and np.abs(values).max() > _LARGEST_F16:
+            raise AdapterError(
+                f"{name} holds numbers that F16 has no room for (beyond {_LARGEST_F16:.0f}); write it in bf16"
+            )
         yield name, np.ascontiguousarray(quantize(values, planned.kind))
 
 

@@ -24,6 +24,8 @@ class Question:
     text: str
     """The last user turn or the prompt, for a person."""
     reference: str
+    asked: Example
+    """The whole row, before any tokenizer."""
 
 
 def read_questions(
@@ -51,10 +53,11 @@ def read_questions(
 def _question(renderer: Renderer, where: Place, example: Example) -> Question:
     match example:
         case Completion(prompt, completion):
-            return Question(_prompt(renderer, where, example), prompt, completion)
+            return Question(_prompt(renderer, where, example), prompt, completion, example)
         case Conversation(messages) if messages and messages[-1]["role"] == "assistant" and len(messages) > 1:
             last_only = Conversation(messages, learn_from=len(messages) - 1)
-            return Question(_prompt(renderer, where, last_only), messages[-2]["content"], messages[-1]["content"])
+            asked, reference = (message["content"] for message in messages[-2:])
+            return Question(_prompt(renderer, where, last_only), asked, reference, example)
         case _:
             reason = "a question needs a prompt and a reply that ends the row; plain text has none."
             raise RowError(where, "no question with a reply", reason)

@@ -6,6 +6,7 @@ Whether a model computes the same that way isn't looked up in a table: a handful
 once, and the cheap way is taken where the results agree. What was decided stands in `notes`.
 """
 
+from collections.abc import Iterator
 from inspect import signature
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from quatrain.errors import ModelError
 from quatrain.models import attention
 from quatrain.models.families import logit_options
+from quatrain.models.logits import chunks_of_logits
 from quatrain.models.micro_batch import IGNORED, Batch
 from quatrain.models.parts import body, head
 from quatrain.models.probes import probe_tokens, tolerance
@@ -62,6 +64,17 @@ class AutogradObjective:
         """Sum of the loss over the batch's supervised tokens, float32 scalar."""
         with self._attending():
             return self._forward(batch)
+
+    @torch.no_grad()
+    def logits(self, batch: Batch) -> Iterator[Tensor]:
+        """Those of the supervised tokens, [C, V] in float32, a chunk of tokens at a time."""
+        device = next(self.model.parameters()).device
+        index = (batch.targets.view(-1) != IGNORED).nonzero().view(-1).to(device, non_blocking=True)
+        with self._attending():
+            if not self.chunks_head:
+                return iter([self.model(**self._inputs(batch, device)).logits.flatten(0, 1)[index].float()])
+            hidden_NH = self._body(**self._inputs(batch, device)).last_hidden_state.flatten(0, 1)[index]
+        return chunks_of_logits(hidden_NH, head(self.model), *logit_options(self.model))
 
     def accumulate(self, batch: Batch) -> Tensor:
         """As `loss`, and add its gradient to each adapter parameter's `.grad`."""

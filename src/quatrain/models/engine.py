@@ -6,7 +6,7 @@ The head sees supervised tokens only and makes its gradient at once, so the whol
 the device: sizes that depend on the data (how many tokens are supervised) are known on the host already.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from quatrain.adapters import adapter_layers
 from quatrain.blocks import BlockStack, Policy, Row
 from quatrain.errors import ModelError
 from quatrain.models.families import ModelSpec, adapted_linears, describe
+from quatrain.models.logits import chunks_of_logits
 from quatrain.models.micro_batch import IGNORED, Batch
 from quatrain.models.recording import Recorder
 from quatrain.models.streaming import streamed_weights
@@ -67,6 +68,12 @@ class Engine:
     def loss(self, batch: Batch) -> Tensor:
         """Sum of the loss over the batch's supervised tokens, float32 scalar."""
         return self._head(self.hidden(batch), batch, None)
+
+    def logits(self, batch: Batch) -> Iterator[Tensor]:
+        """Those of the supervised tokens, [C, V] in float32, a chunk of tokens at a time."""
+        index = (batch.targets.view(-1) != IGNORED).nonzero().view(-1).to(self.device, non_blocking=True)
+        hidden_NH = self.hidden(batch).index_select(0, index)
+        return chunks_of_logits(hidden_NH, self.spec.head, self.spec.logit_scale, self.spec.logit_softcap)
 
     @torch.no_grad()
     def accumulate(self, batch: Batch) -> Tensor:

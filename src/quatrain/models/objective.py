@@ -5,7 +5,7 @@ every model runs through its own modules and autograd (`autograd_objective.py`).
 decided once, by sending a few tokens through both, and said in `notes`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +84,11 @@ class Objective:
     def loss(self, batch: Batch) -> Tensor:
         """Sum of the loss over the batch's supervised tokens, float32 scalar, without a gradient."""
         return self._way.loss(batch)
+
+    def logits(self, batch: Batch) -> Iterator[Tensor]:
+        """What the model says at the supervised tokens of `batch`, in their order: [C, V] in float32, a chunk of tokens
+        at a time, because those of long samples wouldn't fit into memory together. Without a gradient."""
+        return self._way.logits(batch)
 
     def accumulate(self, batch: Batch) -> Tensor:
         """As `loss`, and add its gradient to each adapter parameter's `.grad`."""

@@ -59,6 +59,19 @@ def test_the_seed_decides_and_the_parts_dont(monkeypatch):
     assert mean_interval(values, samples=300) == whole
 
 
+def test_a_weight_of_two_is_counted_twice():
+    generator = np.random.default_rng(4)
+    tokens = generator.integers(1, 9, size=400)
+    losses = generator.normal(2, 1, size=400)
+    found = mean_interval(losses, weights=tokens)
+    assert found.mean == pytest.approx(np.repeat(losses, tokens).mean())
+    # The spread of a ratio of sums, by the delta method.
+    spread = np.sqrt(np.sum((tokens * (losses - found.mean)) ** 2)) / tokens.sum()
+    assert found.high - found.low == pytest.approx(2 * 1.96 * spread, rel=0.1)
+    assert mean_interval(losses, weights=np.full(400, 3.0)).low == pytest.approx(mean_interval(losses).low)
+    assert paired_difference(losses, losses + 1, weights=tokens) == Interval(*[pytest.approx(1.0)] * 3)
+
+
 @pytest.mark.parametrize("values", [[], [[1.0]], [1.0, math.nan], [math.inf]])
 def test_values_that_have_no_mean(values):
     with pytest.raises(DataError, match="an interval needs"):
@@ -68,6 +81,9 @@ def test_values_that_have_no_mean(values):
 def test_wrong_settings():
     with pytest.raises(DataError, match=r"same questions.*2 values and 1"):
         paired_difference([1, 2], [1])
+    for weights in ([1.0], [1.0, 0.0], [1.0, -1.0]):
+        with pytest.raises(DataError, match=r"2 values needs a positive weight"):
+            mean_interval([1.0, 2.0], weights=weights)
     with pytest.raises(ConfigError, match="level"):
         mean_interval([1.0], level=95)
     with pytest.raises(ConfigError, match="samples"):

@@ -29,17 +29,20 @@ _DRAWN_AT_ONCE = 2**22
 """Numbers that are in memory at once, 32 MiB of them."""
 
 
-def mean_interval(values: Values, *, level: float = 0.95, samples: int = 10_000, seed: int = 0) -> Interval:
+def mean_interval(
+    values: Values, *, weights: Values | None = None, level: float = 0.95, samples: int = 10_000, seed: int = 0
+) -> Interval:
     """The mean of `values` and the interval that holds the true mean in a share `level` of all cases.
 
     Args:
         values: [N], one for each question, drawn independently.
+        weights: [N], positive: how much each counts, such as a text's tokens for a loss. None: all the same.
         level: between 0 and 1.
         samples: bootstrap samples; 10,000 leave each end uncertain by less than 1 % of the interval's width.
         seed: of the draws: the same values give the same interval.
 
     Raises:
-        DataError: there are no values, or one isn't a finite number.
+        DataError: there are no values, or one isn't a finite number, or the weights don't fit them.
         ConfigError: `level` or `samples` is out of range.
     """
     numbers = _numbers(values)
@@ -47,13 +50,22 @@ def mean_interval(values: Values, *, level: float = 0.95, samples: int = 10_000,
         raise ConfigError(f"`level` must lie between 0 and 1, got {level!r}; 0.95 is usual")
     if samples < 1:
         raise ConfigError(f"`samples` must be at least 1, got {samples!r}; 10,000 is usual")
-    drawn = np.concatenate(list(_drawn_means(numbers, samples, seed)))
+    weighing = None if weights is None else _numbers(weights)
+    if weighing is not None and (len(weighing) != len(numbers) or weighing.min() <= 0):
+        raise DataError(f"each of {len(numbers)} values needs a positive weight, got {len(weighing)} weights")
+    drawn = np.concatenate(list(_drawn_means(numbers, weighing, samples, seed)))
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(numbers.mean()), float(low), float(high))
+    return Interval(float(np.average(numbers, weights=weighing)), float(low), float(high))
 
 
 def paired_difference(
-    before: Values, after: Values, *, level: float = 0.95, samples: int = 10_000, seed: int = 0
+    before: Values,
+    after: Values,
+    *,
+    weights: Values | None = None,
+    level: float = 0.95,
+    samples: int = 10_000,
+    seed: int = 0,
 ) -> Interval:
     """The mean of `after` - `before`, which are [N] each for the same questions in the same order, and its interval.
 
@@ -66,7 +78,7 @@ def paired_difference(
             f"a paired comparison needs the same questions on both sides, got {len(first)} values and {len(second)}; "
             "measure both on the same rows"
         )
-    return mean_interval(second - first, level=level, samples=samples, seed=seed)
+    return mean_interval(second - first, weights=weights, level=level, samples=samples, seed=seed)
 
 
 def _numbers(values: Values) -> np.ndarray:
@@ -79,10 +91,11 @@ def _numbers(values: Values) -> np.ndarray:
     return numbers
 
 
-def _drawn_means(numbers: np.ndarray, samples: int, seed: int) -> Iterator[np.ndarray]:
+def _drawn_means(numbers: np.ndarray, weights: np.ndarray | None, samples: int, seed: int) -> Iterator[np.ndarray]:
     """Means of `samples` bootstrap samples, a part at a time."""
     generator = np.random.default_rng(seed)
     most = max(1, _DRAWN_AT_ONCE // len(numbers))
     for part in range(math.ceil(samples / most)):
         rows = min(most, samples - part * most)
-        yield numbers[generator.integers(len(numbers), size=(rows, len(numbers)))].mean(axis=1)
+        drawn = generator.integers(len(numbers), size=(rows, len(numbers)))
+        yield np.average(numbers[drawn], axis=1, weights=None if weights is None else weights[drawn])

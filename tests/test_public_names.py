@@ -7,8 +7,8 @@ import quatrain
 
 NAMES = [
     *("AdapterSet", "DataConfig", "LoraConfig", "QuantizedLinear", "QuantizedTensor", "RunConfig"),
-    *("adapter_summary", "attach_lora", "combine_adapters", "convert_adapter", "detach_lora", "export"),
-    *("extract_adapter", "fuse_blocks", "load_adapter", "load_model", "merge", "model_summary"),
+    *("adapter_summary", "attach_lora", "combine_adapters", "convert_adapter", "detach_lora", "evaluate"),
+    *("export", "extract_adapter", "fuse_blocks", "load_adapter", "load_model", "merge", "model_summary"),
     *("plan", "quantize_4bit", "save_adapter", "save_quantized", "train"),
 ]
 

@@ -18,6 +18,7 @@ _HOME = {
     "combine_adapters": "quatrain.adapters.arithmetic",
     "convert_adapter": "quatrain.adapters.arithmetic",
     "detach_lora": "quatrain.adapters",
+    "evaluate": "quatrain.evaluation",
     "export": "quatrain.exports",
     "extract_adapter": "quatrain.models.extracting",
     "fuse_blocks": "quatrain.models.fused_layers",

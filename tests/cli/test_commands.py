@@ -6,14 +6,25 @@ from pathlib import Path
 
 import pytest
 
-from quatrain.data.rows import Place, Row
 from tests.exports.conftest import make_run
 
 
 def test_help_names_every_command(quatrain):
     code, out, _ = quatrain("--help")
     assert code == 0
-    named = ("train", "chat", "generate", "eval", "merge", "export", "quantize", "adapters", "report", "doctor")
+    named = (
+        "train",
+        "chat",
+        "generate",
+        "eval",
+        "compare",
+        "merge",
+        "export",
+        "quantize",
+        "adapters",
+        "report",
+        "doctor",
+    )
     for command in named:
         assert command in out
         assert quatrain(command, "--help")[0] == 0
@@ -159,48 +170,16 @@ def test_input_that_is_not_utf_8_is_an_error_of_one_line(quatrain, run_folder, c
     assert code == 1 and err.startswith("error: the input must be UTF-8 text") and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [["generate", "m", "hi"], ["eval", "m", "--data", "x"]])
+@pytest.mark.parametrize("arguments", [["generate", "m", "hi"], ["compare", "a", "b"]])
 def test_an_output_without_a_folder_is_refused_before_any_work(quatrain, tmp_path, arguments):
     code, _, err = quatrain(*arguments, "--out", tmp_path / "nowhere" / "x.json")
     assert code == 2 and "there is no folder" in err
 
 
-def test_eval_measures_loss_and_answers(quatrain, run_folder, rows, tmp_path):
-    out = tmp_path / "numbers.json"
-    code, text, shown = quatrain(
-        "eval", run_folder, "--data", rows, "--metric", "exact_match", "--max-new-tokens", 2, "--out", out
-    )
-    assert code == 0 and "perplexity: " in text
-    assert "8 rows → 8 samples" in shown and "8 rows" not in text
-    numbers = json.loads(out.read_text())
-    assert {"loss", "perplexity", "exact_match", "supervised_tokens"} <= numbers.keys()
-    assert quatrain("eval", run_folder, "--data", rows, "--metric", "bleu")[0] == 2
-    assert quatrain("eval", run_folder, "--data", rows, "--field", "prompt")[0] == 2
-    assert quatrain("eval", run_folder, "--data", rows, "--format", "pdf")[0] == 2
-
-
-def test_eval_reads_what_its_options_name(quatrain, run_folder, tmp_path, monkeypatch):
-    for name, count in (("train", 3), ("test", 2)):
-        line = json.dumps({"prompt": "1 + 1?", "completion": "2"}) + "\n"
-        (tmp_path / f"{name}.jsonl").write_text(line * count)
-    options = ("--split", "test", "--format", "prompt_completion", "--max-length", 64)
-    code, _, shown = quatrain("eval", run_folder, "--data", tmp_path, *options)
-    assert code == 0 and "2 rows → 2 samples" in shown
-    asked = []
-
-    def hub(*name_subset_split):
-        asked.append(name_subset_split)
-        return iter([Row(Place("rows", 1), {"prompt": "1 + 1?", "completion": "2"})])
-
-    monkeypatch.setattr("quatrain.data.sources.load_with_datasets", hub)
-    code, _, _ = quatrain("eval", run_folder, "--data", "org/name", "--subset", "main", "--split", "test")
-    assert code == 0 and asked == [("org/name", "main", "test")]
-
-
 def test_quantize_writes_a_folder_that_loads(quatrain, tiny_llama_dir, rows, tmp_path):
     code, out, _ = quatrain("quantize", tiny_llama_dir, tmp_path / "small", "--device", "cpu")
     assert code == 0 and "in 4 bits (nf4)" in out and "not quantized" in out
-    assert quatrain("eval", tmp_path / "small", "--data", rows)[0] == 0
+    assert quatrain("eval", tmp_path / "small", "--data", rows, "--out", tmp_path / "out")[0] == 0
 
 
 def test_quantize_can_take_the_embedding_too(quatrain, tiny_llama_dir, tmp_path):

@@ -38,7 +38,7 @@ def expected(model, one: Asked) -> Found:
     told, places = told_by_transformers(model, one.sample), np.flatnonzero(one.sample.supervised)
     if one.candidates:
         row = told[places[0]]
-        return Found(tuple(row[list(one.candidates)].tolist()), tuple(row.argmax() == c for c in one.candidates))
+        return Found(tuple(row[list(one.candidates)].tolist()), tuple(int(row.argmax()) == c for c in one.candidates))
     tokens = one.sample.input_ids[places]
     values = [told[place, token].item() for place, token in zip(places, tokens, strict=True)]
     best = all(told[place].argmax() == token for place, token in zip(places, tokens, strict=True))

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from quatrain import __version__
-from quatrain.cli import adapters, chat, doctor, evaluate, export, generate, plan, quantize, report, train
+from quatrain.cli import adapters, chat, compare, doctor, evaluate, export, generate, plan, quantize, report, train
 from quatrain.errors import ConfigError, QuatrainError
 
 
@@ -77,6 +77,7 @@ app.command("plan")(plan.plan)
 app.command("chat")(chat.chat)
 app.command("generate")(generate.generate)
 app.command("eval")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("merge")(export.merge)
 app.command("export")(export.export)
 app.command("quantize")(quantize.quantize)

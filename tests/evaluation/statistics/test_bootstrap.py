@@ -69,7 +69,7 @@ def test_a_weight_of_two_is_counted_twice():
     spread = np.sqrt(np.sum((tokens * (losses - found.mean)) ** 2)) / tokens.sum()
     assert found.high - found.low == pytest.approx(2 * 1.96 * spread, rel=0.1)
     assert mean_interval(losses, weights=np.full(400, 3.0)).low == pytest.approx(mean_interval(losses).low)
-    assert paired_difference(losses, losses + 1, weights=tokens) == Interval(*[pytest.approx(1.0)] * 3)
+    assert paired_difference(losses, losses + 1, weights=tokens).low == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("values", [[], [[1.0]], [1.0, math.nan], [math.inf]])

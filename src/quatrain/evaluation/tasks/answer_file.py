@@ -86,9 +86,12 @@ def read_answers(path: Path) -> tuple[dict[str, Any], dict[int, Answered], Closi
     try:
         header, *lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
         answers, closing = _parsed(lines)
-        header["task"], header["settings"], header["model"]
+        if missing := {"task", "asked", "settings", "model"} - header.keys():
+            raise ValueError(f"its first line lacks {', '.join(sorted(missing))}")
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"{path} isn't a file of answers ({error}); name a folder that `quatrain eval` wrote") from error
+        raise DataError(
+            f"{path} isn't a file of answers ({error}); name a folder that `quatrain eval` wrote"
+        ) from error
     if closing is None:
         raise DataError(f"{path} isn't finished; run its `quatrain eval` again, which goes on where it stopped")
     return header, answers, closing

@@ -1,13 +1,13 @@
 """Multiple-choice questions out of rows, in the two forms in which they are handed around.
 
-**As a prompt** (`subject`, `input`, `output`), in which QLoRA's authors published MMLU: the whole prompt with its lettered
-choices is written out, and the output is a letter. **As parts** (`question`, `choices`, `answer`, and perhaps
-`subject`), as on the hub: the answer is a number from 0, a letter, or the text of a choice. ARC's variant (`choices` with
-`text` and `label`, `answerKey`) is read too.
+**As a prompt** (`subject`, `input`, `output`), in which QLoRA's authors published MMLU: the whole prompt with its
+lettered choices is written out, and the output is a letter. **As parts** (`question`, `choices`, `answer`, and perhaps
+`subject`), as on the hub: the answer is a number from 0, a letter, or the text of a choice. ARC's variant (`choices`
+with `text` and `label`, `answerKey`) is read too.
 
-Parts are asked in one of two ways. *Letters*: the choices are listed in the prompt, and the model is to give the letter;
-this is how MMLU is asked, word for word as in the published prompts. *Whole*: the prompt is the question alone, and the
-choice that the model finds likeliest is its answer, as for ARC and HellaSwag; small models do better at that.
+Parts are asked in one of two ways. *Letters*: the choices are listed in the prompt, and the model is to give the
+letter; this is how MMLU is asked, word for word as in the published prompts. *Whole*: the prompt is the question alone,
+and the choice that the model finds likeliest is its answer, as for ARC and HellaSwag; small models do better at that.
 """
 
 import re

@@ -28,7 +28,7 @@ from quatrain.files import file_aside
 RESULTS = "results.json"
 
 Progress = Callable[[str, int, int], object]
-"""Told (task, questions answered, questions in all); in all is 0 while it isn't known."""
+"""Told (task, questions answered, questions in all)."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,10 @@ class Evaluation:
         asked = {figures.asked: figures for figures in before.figures}
         both = [(figures, asked[figures.asked]) for figures in self.figures if figures.asked in asked]
         if not both:
-            ours, theirs = (
-                ", ".join(figures.task for figures in side.figures) or "nothing" for side in (self, before)
-            )
+            ours, theirs = (", ".join(figures.task for figures in side.figures) or "nothing" for side in (self, before))
             raise DataError(
-                f"only the same questions under the same settings can be compared; {before.subject} was asked {theirs}, "
-                f"{self.subject} {ours}. Measure both with the same --tasks and settings"
+                f"only the same questions under the same settings can be compared; {before.subject} was asked "
+                f"{theirs}, {self.subject} {ours}. Measure both with the same tasks and settings"
             )
         return [difference for figures, earlier in both for difference in figures.differences_from(earlier)]
 
@@ -122,10 +120,11 @@ def _measure(task: Task, prepared: Prepared, subject: Subject, progress: Progres
     header |= {"subject": subject.fingerprint}
     file = AnswerFile(subject.folder / f"{file_name(task.name)}-{asked[:DIGITS]}.jsonl", header)
     if file.closing is None:
-        total = prepared.total or 0
-        for answer in prepared.answers([n for n in range(total) if n not in file.answers]):
+        left = [number for number in range(prepared.total or 0) if number not in file.answers]
+        for answer in prepared.answers(left):
             file.add(answer)
-            progress(task.name, len(file.answers), total)
+            if prepared.total is not None:
+                progress(task.name, len(file.answers), prepared.total)
         file.close(prepared.close())
     assert file.closing is not None
     return TaskFigures(task.name, asked, settings, file.answers, file.closing)

@@ -1,4 +1,4 @@
-"""What the answers to a task add up to: means with their intervals, by group, and the differences between two models."""
+"""What the answers to a task add up to: means with their intervals, by group, and differences between two models."""
 
 import math
 from collections import defaultdict

@@ -1,8 +1,9 @@
 """Everything that lm-evaluation-harness has, with our model as its model.
 
 What a task asks and how it scores is the harness' (https://github.com/EleutherAI/lm-evaluation-harness): a name that it
-knows, a group such as `mmlu`, or a YAML file in its form. Its scores per question become answers like any other task's, so
-they have intervals and can be compared in pairs. Figures that aren't a mean over questions are handed on as they are.
+knows, a group such as `mmlu`, or a YAML file in its form. Its scores per question become answers like any other
+task's, so they have intervals and can be compared in pairs. Figures that aren't a mean over questions are handed on as
+they are.
 
 It writes each request's result into a cache of its own, which lies beside the answers until all are there; that is how
 it goes on after a stop.
@@ -14,6 +15,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,10 +31,16 @@ def is_installed() -> bool:
 
 
 def harness_names() -> list[str]:
-    """All that it knows by name; reading its index takes seconds."""
+    """All that it knows by name."""
+    return _index(everything=True).all_tasks
+
+
+@cache
+def _index(*, everything: bool) -> Any:
+    """Where it looks tasks up. Its own are thousands of files, whose reading takes seconds."""
     from lm_eval.tasks import TaskManager
 
-    return TaskManager().all_tasks
+    return TaskManager(include_defaults=everything)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +63,11 @@ class Harness:
     def __post_init__(self) -> None:
         if not is_installed():
             raise ConfigError(f"{self.name!r} is asked through lm-evaluation-harness: pip install 'quatrain[eval]'")
+
+    @property
+    def is_the_harness_own(self) -> bool:
+        """Whether it is looked up by its name."""
+        return isinstance(self.task, str) and Path(self.task).suffix not in (".yaml", ".yml")
 
     @property
     def name(self) -> str:
@@ -90,19 +103,17 @@ class PreparedHarness:
     total = None
 
     def __init__(self, task: Harness, subject: Subject):
-        from lm_eval.tasks import TaskManager
-
         self._task, self._subject = task, subject
         self._closing = Closing()
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         try:
-            self._manager = TaskManager()
-            self._tasks: dict[str, Any] = self._manager.load([task.task])["tasks"]
+            self._index = _index(everything=task.is_the_harness_own)
+            self._tasks: dict[str, Any] = self._index.load([task.task])["tasks"]
             told = [(name, one.dump_config(), list(one.eval_docs)) for name, one in sorted(self._tasks.items())]
         except (KeyError, ValueError, OSError) as error:
             raise DataError(
-                f"lm-evaluation-harness can't load {task.name!r} ({error}); check the name, and that its data set is at "
-                "hand or the network is there"
+                f"lm-evaluation-harness can't load {task.name!r} ({error}); check the name, and that its data set is "
+                "at hand or the network is there"
             ) from error
         self.identity = hashlib.sha256(json.dumps(told, default=_kind).encode()).hexdigest()
         self._cache = subject.folder / f"{task.name}-{self.identity[:8]}"
@@ -113,8 +124,9 @@ class PreparedHarness:
 
         from quatrain.evaluation.tasks.harness_model import HarnessModel
 
-        found: Any = simple_evaluate(
-            model=HarnessModel(self._subject),  # pyright: ignore[reportArgumentType]
+        run: Any = simple_evaluate
+        found = run(
+            model=HarnessModel(self._subject),  # pyright: ignore[reportAbstractUsage]
             tasks=list(self._tasks.values()),
             num_fewshot=self._task.num_fewshot,
             limit=self._task.max_rows,
@@ -122,7 +134,7 @@ class PreparedHarness:
             bootstrap_iters=0,
             apply_chat_template=self._task.chat,
             fewshot_as_multiturn=self._task.chat,
-            task_manager=self._manager,
+            task_manager=self._index,
         )
         answers, figures = _sorted_out(found["samples"], found["results"])
         self._closing = Closing(figures)

@@ -30,14 +30,16 @@ class HarnessModel(HFLM):
     """A subject in the harness' form."""
 
     def __init__(self, subject: Subject):
-        # The harness chooses a padding token for its tokenizer; ours stays as it is.
-        super().__init__(
-            pretrained=subject.model,
-            tokenizer=copy.deepcopy(subject.tokenizer),
-            backend="causal",
-            batch_size=subject.batch_size,
-            max_length=subject.context - 1,  # of what is fed: a sample's last token is only predicted
-        )
+        settings: dict[str, Any] = {
+            "pretrained": subject.model,
+            # The harness chooses a padding token for its tokenizer; ours stays as it is.
+            "tokenizer": copy.deepcopy(subject.tokenizer),
+            "backend": "causal",
+            "batch_size": subject.batch_size,
+            # In its words a sample is one token longer than this: the last one is predicted and never read.
+            "max_length": subject.context - 1,
+        }
+        super().__init__(**settings)
         self._subject = subject
 
     def _loglikelihood_tokens(

@@ -2,8 +2,8 @@
 
 Nothing is written and nothing has to be parsed, so a model that can't follow a format is measured by what it knows.
 `acc` takes the choice with the largest log-probability. Where choices are whole texts, a longer one is less likely only
-because it is longer, so there is also `acc_norm`, which divides by the number of characters. Both are named and computed
-as in lm-evaluation-harness.
+because it is longer, so there is also `acc_norm`, which divides by the number of characters. Both are named and
+computed as in lm-evaluation-harness.
 """
 
 import hashlib
@@ -121,6 +121,6 @@ class _Tokens:
                 raise DataError(f"the choice {text!r} has no tokens behind {question.prompt[-40:]!r}; leave it out")
             if len(choice) >= self._context:
                 raise DataError(
-                    f"a choice and a token before it must fit into the model's context of {self._context:,} tokens; the "
-                    f"choice {text[:40]!r}… has {len(choice):,}"
+                    f"a choice and a token before it must fit into the model's context of {self._context:,} tokens; "
+                    f"the choice {text[:40]!r}… has {len(choice):,}; shorten it, or leave its question out"
                 )

@@ -105,10 +105,9 @@ def _recognised(rows: DataConfig) -> str:
     for kind, needed in (("mmlu", PROMPT_COLUMNS), ("choices", PART_COLUMNS), ("gsm8k", _GSM8K_COLUMNS.values())):
         if columns.issuperset(needed):
             return kind
-    raise ConfigError(
-        f"{rows.path} doesn't show what is to be measured: its rows have the columns {', '.join(sorted(columns)) or 'none'}. "
-        f"Say it: loss={rows.path}, or {', '.join(f'{metric}={rows.path}' for metric in get_args(Metric))}"
-    )
+    shown = ", ".join(sorted(columns)) or "none"
+    ways = ", ".join(f"{kind}={rows.path}" for kind in ("loss", *get_args(Metric)))
+    raise ConfigError(f"{rows.path} (columns: {shown}) doesn't show what is to be measured; say it, as one of {ways}")
 
 
 def _choices(name: str, rows: DataConfig, options: TaskOptions) -> Task:

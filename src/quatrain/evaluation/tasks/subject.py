@@ -1,4 +1,4 @@
-"""Who is asked: a model with its adapter and its tokenizer, and the fingerprint by which its answers are known again."""
+"""Who is asked: a model with its adapter and tokenizer, and the fingerprint by which its answers are known again."""
 
 import hashlib
 import re

@@ -1,0 +1,96 @@
+"""Tables of figures and of differences, for a terminal."""
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+
+from quatrain.evaluation import Evaluation, TaskFigures, perplexity
+from quatrain.evaluation.statistics import Interval
+
+_WIDE = 200
+
+
+def print_figures(evaluation: Evaluation, *, groups: bool = False) -> None:
+    """A row for each figure; with `groups`, also a table of their means."""
+    table = _table("task", "questions", "metric", "figure", "95 % interval")
+    for figures in evaluation.figures:
+        for metric, figure, interval in _rows(figures):
+            table.add_row(figures.task, f"{len(figures.answers):,}", metric, figure, interval)
+    console = _console()
+    console.print(table)
+    for figures in evaluation.figures:
+        for note in figures.closing.notes:
+            console.print(f"{figures.task}: {note}", markup=False)
+        if groups:
+            _print_groups(console, figures)
+
+
+def _rows(figures: TaskFigures) -> Iterator[tuple[str, str, str]]:
+    """(metric, figure, interval) of all that a task gave."""
+    for metric, interval in figures.metrics.items():
+        yield metric, _figure(interval.mean), _range(interval)
+        if metric == "loss":
+            derived = perplexity(interval)
+            yield "perplexity", _figure(derived.mean), _range(derived)
+        mean = figures.mean_of_groups(metric)
+        if mean is not None:
+            yield f"{metric}, mean of {len(figures.groups(metric))} groups", _figure(mean), ""
+    for name, value in figures.closing.figures.items():
+        yield name, _figure(value), ""
+
+
+def _print_groups(console: Console, figures: TaskFigures) -> None:
+    metrics = [metric for metric in figures.metrics if figures.groups(metric)]
+    if not metrics:
+        return
+    table = _table(figures.task, "questions", *metrics)
+    for group, (_, questions) in figures.groups(metrics[0]).items():
+        means = [figures.groups(metric)[group][0] for metric in metrics]
+        table.add_row(group, f"{questions:,}", *map(_figure, means))
+    console.print(table)
+
+
+def print_differences(after: Evaluation, before: Evaluation) -> None:
+    """A row for each metric of each task that both have answered, with what the difference shows in words.
+
+    Raises:
+        DataError: there is no such task.
+    """
+    table = _table("task", "metric", "before", "after", "difference", "95 % interval", "shown")
+    for one in after.differences_from(before):
+        low, high = (f"{value:+.4f}" for value in (one.change.low, one.change.high))
+        table.add_row(
+            one.task,
+            one.metric,
+            _figure(one.before),
+            _figure(one.after),
+            f"{one.change.mean:+.4f}",
+            f"{low} to {high}",
+            one.verdict,
+        )
+    console = _console()
+    console.print(f"before: {before.subject} ({before.folder}); after: {after.subject}", markup=False, soft_wrap=True)
+    console.print(table)
+
+
+def _console() -> Console:
+    """As wide as the terminal, and in a file as wide as the tables want to be."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_WIDE)
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        left = name == names[0] or name in ("metric", "shown")
+        table.add_column(name, justify="left" if left else "right")
+    return table
+
+
+def _figure(value: float) -> str:
+    return f"{value:.4f}"
+
+
+def _range(interval: Interval) -> str:
+    return f"{_figure(interval.low)} to {_figure(interval.high)}"

@@ -29,7 +29,7 @@ from benchmarks.quality.page import write_page
 from benchmarks.quality.results import Book
 from benchmarks.quality.study import Study
 from benchmarks.quality.tables import NEEDS, TABLES
-from benchmarks.quality.tables.learning_rates import chosen
+from benchmarks.quality.tables.learning_rates import chosen, outdated
 from benchmarks.quality.tasks import data_paths
 from benchmarks.results import RESULTS
 from quatrain.device import pick
@@ -66,12 +66,16 @@ def study(arguments: argparse.Namespace) -> list[str]:
     book = Book(arguments.results, titles, machine(device), versions(QUATRAIN))
     deadline = began + arguments.seconds if arguments.seconds else float("inf")
     where = Where(model=_model(arguments), data=data_paths(), device=device, deadline=deadline)
-    workers = arguments.workers or (min(8, (os.cpu_count() or 2) // 2) if device.type == "cuda" else 1)
+    workers = arguments.workers or (min(5, (os.cpu_count() or 2) // 2) if device.type == "cuda" else 1)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     with Study(book, where, workers, partial(print, flush=True)) as running:
         running.measure(_cells(names, Plan(scale)))
         tried = [row for row in book.rows("learning_rates") if row["steps"] == scale.steps_on(row["task"])]
-        everything = _cells(names, Plan(scale, chosen(tried)))
+        rates = chosen(tried)
+        dropped = sum(book.drop(name, partial(outdated, rates=rates)) for name in names if NEEDS.get(name))
+        if dropped:
+            print(f"{dropped} trainings at rates that have lost since are measured again", flush=True)
+        everything = _cells(names, Plan(scale, rates))
         running.measure(everything)
     left = sum(not book.has(cell) for cell in everything)
     print(f"{left} cells are left, {len(running.failed)} failed; {time.time() - began:.0f} s", flush=True)
@@ -111,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", type=int, nargs="+", metavar="N", help="seeds of every run (1 2 3)")
     add("--steps", type=int, metavar="N", help=f"optimizer steps on GSM8K ({Scale.steps})")
     add("--seconds", type=float, metavar="S", help="stop after so many seconds, and keep what is done")
-    add("--workers", type=int, metavar="N", help="processes that share the device (up to 8 on a GPU, else 1)")
+    add("--workers", type=int, metavar="N", help="processes that share the device (up to 5 on a GPU, else 1)")
     add("--device", default="auto", help="cuda or cpu; the GPU if there is one")
     add("--model", metavar="NAME", help="another base: a hub name or a folder")
     add("--quick", action="store_true", help="a rehearsal; its figures mean nothing")

@@ -83,8 +83,7 @@ def _lora(how: Tuning, model: Any, source: str, device: torch.device, seed: int)
         r=how.r, lora_alpha=ALPHA, target_modules=_LINEARS[how.targets], init_lora_weights=start, loftq_iter=1
     )
     attach_lora(model, config, seed=seed)
-    blocks = "auto" if how.own_blocks else "off"
-    return Objective(model.eval(), fused_blocks=blocks), list(adapter_parameters(model).values())
+    return _objective(model, how.own_blocks), list(adapter_parameters(model).values())
 
 
 def _full(how: Tuning, model: Any, source: str, device: torch.device, seed: int) -> tuple[Any, list[nn.Parameter]]:
@@ -94,7 +93,12 @@ def _full(how: Tuning, model: Any, source: str, device: torch.device, seed: int)
 
 def _houlsby(how: Tuning, model: Any, source: str, device: torch.device, seed: int) -> tuple[Any, list[nn.Parameter]]:
     trained = attach_bottlenecks(model, how.r, seed)
-    return Objective(model.eval(), fused_blocks="off"), trained
+    return _objective(model, own_blocks=False), trained
+
+
+def _objective(model: Any, own_blocks: bool) -> Objective:
+    """Rows are packed where own blocks may run; transformers' modules are fastest on padded ones."""
+    return Objective(model.eval(), packing=own_blocks, fused_blocks="auto" if own_blocks else "off")
 
 
 def _prompt(how: Tuning, model: Any, source: str, device: torch.device, seed: int) -> tuple[Any, list[nn.Parameter]]:

@@ -7,7 +7,7 @@ in flight and nothing else.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,19 +57,28 @@ class Book:
 
     def add(self, cell: Cell, measured: Mapping[str, Any]) -> None:
         """Puts a cell into its table's file."""
-        rows, settings = self._rows[cell.table], _plain(cell.settings)
-        rows.append(settings | dict(measured))
-        shared = {k: v for k, v in settings.items() if all(row.get(k) == v for row in rows)}
+        self._rows[cell.table].append(_plain(cell.settings) | dict(measured))
+        self._write(cell.table, list(cell.settings))
+
+    def drop(self, table: str, outdated: Callable[[Row], bool]) -> int:
+        """Takes rows out of a table, whose file follows with the next cell. → how many."""
+        before = self._rows[table]
+        self._rows[table] = [row for row in before if not outdated(row)]
+        return len(before) - len(self._rows[table])
+
+    def _write(self, table: str, settings: Sequence[str]) -> None:
+        rows = self._rows[table]
+        shared = {name: rows[0][name] for name in settings if all(row[name] == rows[0][name] for row in rows)}
         content = {
-            "case": cell.table,
-            "title": self._titles[cell.table],
+            "case": table,
+            "title": self._titles[table],
             **self._facts,
             "seeds": sorted({row["seed"] for row in rows}),
             "settings": shared,
             "rows": [{k: v for k, v in row.items() if k not in shared} for row in rows],
         }
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{cell.table}.json"
+        path = self._folder / f"{table}.json"
         aside = path.with_suffix(".part")
         aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         aside.replace(path)

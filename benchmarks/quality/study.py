@@ -1,8 +1,9 @@
-"""Works off cells in a few processes that share one device, longest first, each recorded as it ends.
+"""Works off cells in a few processes that share one device, the tables' first cells first, each recorded as it ends.
 
-A process measures many cells, since its start (imports, a CUDA context, kernels) costs as much as several. Small models
-leave most of a GPU idle between launches, so a handful of processes gets several times as much done as one; cells whose
-time is a result run one at a time, while the other processes are still starting.
+A process measures many cells, since its start (imports, texts, a CUDA context, kernels) costs as much as several. A few
+processes hide loading and quantizing behind each other's steps; more than a few gain nothing, as kernels of different
+processes take turns on a GPU (twelve did 45 steps a second where one does 50). Cells whose time is a result run one at
+a time, while the other processes are still starting.
 """
 
 import multiprocessing
@@ -36,7 +37,7 @@ class Study:
 
     def __enter__(self) -> "Study":
         for _ in range(self._workers - 1):
-            self._pool.submit(prepare)
+            self._pool.submit(prepare, self._where)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -45,10 +46,10 @@ class Study:
     def measure(self, cells: Iterable[Cell]) -> None:
         """All of `cells` that aren't in the book, until the deadline; those that measure time first, one by one."""
         left = [cell for cell in cells if not self._book.has(cell)]
-        timed = [cell for cell in left if cell.alone]
-        for cell in timed:
-            self._work_off([cell])
-        self._work_off(sorted((c for c in left if not c.alone), key=lambda c: c.work, reverse=True))
+        for cell in left:
+            if cell.alone:
+                self._work_off([cell])
+        self._work_off([cell for cell in left if not cell.alone])
 
     def _work_off(self, cells: Sequence[Cell]) -> None:
         while cells and self._crashes < _CRASHES:
@@ -93,10 +94,15 @@ def measure(cell: Cell, where: Where) -> tuple[dict[str, Any], float]:
     return module.measure(dict(cell.settings), where), time.time() - began
 
 
-def prepare() -> None:
+def prepare(where: Where) -> None:
     """What takes a process long before its first cell: it is done by the others while the first is measured."""
     import benchmarks.quality.four_bits
     import benchmarks.quality.training  # noqa: F401
+    from benchmarks.quality.tasks import SPLITS, TASKS, samples_of
+
+    for task in TASKS:
+        for split in SPLITS:
+            samples_of(task, split, where.data[task], where.model)
 
 
 def described(cell: Cell) -> str:

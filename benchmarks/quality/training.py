@@ -55,12 +55,6 @@ class Training(Tuning):
     curve: bool = False
     """Keep the loss of every step."""
 
-    @property
-    def work(self) -> float:
-        """How long it takes, in steps on blocks of our own."""
-        through_autograd = 1 if self.method == "lora" else 4
-        return self.steps * through_autograd + self.answers
-
 
 def measure(settings: dict[str, Any], where: Where) -> dict[str, Any]:
     """Train as `settings`, those of a :class:`Training`, say. → what was measured.

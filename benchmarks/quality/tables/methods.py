@@ -1,6 +1,6 @@
 """QLoRA beside everything else that people fine-tune with: what is trained, and what it costs and brings."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from benchmarks.cells import line
@@ -35,7 +35,7 @@ COMPARED: Mapping[str, Tuning] = {
 
 def cells(plan: Plan) -> Iterator[Cell]:
     for how in COMPARED.values():
-        yield _cell(_run(plan, how, RATES[how.method][0], timed=True), alone=True)
+        yield _cell(_run(plan, how, RATES["gsm8k"][how.method][0], timed=True), alone=True)
     for how in OTHERS.values():
         rate = plan.rates.get(contest("gsm8k", how))
         if rate is not None:
@@ -44,42 +44,46 @@ def cells(plan: Plan) -> Iterator[Cell]:
 
 
 def _cell(run: Training, alone: bool) -> Cell:
-    return Cell(table="methods", measure="training", settings=settings_of(run), work=run.work, alone=alone)
+    return Cell(table="methods", measure="training", settings=settings_of(run), alone=alone)
 
 
 def _run(plan: Plan, how: Tuning, rate: float, *, seed: int | None = None, timed: bool = False) -> Training:
-    scale = plan.scale
+    scale, seed = plan.scale, plan.scale.seeds[0] if seed is None else seed
+    answers = 0 if timed or how.method == "prompt" else scale.answers_on("gsm8k", seed)
     return training(
         how,
         task="gsm8k",
         learning_rate=rate,
         steps=scale.timed if timed else scale.steps,
         rows=scale.rows,
-        seed=scale.seeds[0] if seed is None else seed,
+        seed=seed,
         held_out=0 if timed else scale.held_out,
-        answers=0 if timed or how.method == "prompt" else scale.answers,
+        answers=answers,
     )
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    head = ["method", "trained", "held-out loss", "right answers", "step", "peak memory"]
+    head = ["method", "trained", "step", "peak memory", "held-out loss", "right answers"]
     lines = [line(head), line(["---"] * len(head))]
     rows = found["methods"]["rows"]
     for name, how in COMPARED.items():
-        timed = next(row for row in rows if row["held_out"] == 0 and is_of(row, how))
+        timed = [row for row in rows if row["held_out"] == 0 and is_of(row, how)]
         source = rows if name in OTHERS else usual(found["parity"]["rows"])
         runs = [row for row in source if row["held_out"] and row["task"] == "gsm8k" and is_of(row, how)]
-        right = [row["number_match"] for row in runs if "number_match" in row]
-        lines.append(
-            line(
-                [
-                    name,
-                    f"{timed['trained'] / 1e6:.2f} M, {timed['trained'] / timed['base_parameters']:.2%}",
-                    shown(mean_interval([row["loss"] for row in runs])) if runs else "–",
-                    f"{sum(right) / len(right):.1%}" if right else "–",
-                    f"{timed['step_ms']:.1f} ms",
-                    f"{timed['peak_gib']:.2f} GiB",
-                ]
-            )
-        )
+        lines += [line([name, *_costs(row), *_quality(runs)]) for row in timed]
     return "\n".join(lines)
+
+
+def _costs(timed: Mapping[str, Any]) -> list[str]:
+    share = timed["trained"] / timed["base_parameters"]
+    return [
+        f"{timed['trained'] / 1e6:.2f} M, {share:.2%}",
+        f"{timed['step_ms']:.1f} ms",
+        f"{timed['peak_gib']:.2f} GiB",
+    ]
+
+
+def _quality(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    right = [row["number_match"] for row in runs if "number_match" in row]
+    losses = [row["loss"] for row in runs]
+    return [shown(mean_interval(losses)) if losses else "–", f"{right[0]:.1%}" if right else "–"]

@@ -31,13 +31,8 @@ def cells(plan: Plan) -> Iterator[Cell]:
                 held_out=scale.held_out,
                 curve=True,
             )
-            yield Cell(
-                table="optimizers",
-                measure="training",
-                settings=settings_of(run),
-                work=run.work,
-                alone=seed == scale.seeds[0],
-            )
+            first = seed == scale.seeds[0]
+            yield Cell(table="optimizers", measure="training", settings=settings_of(run), alone=first)
 
 
 def markdown(found: Mapping[str, Any]) -> str:

@@ -108,7 +108,8 @@ def train(folder: Path) -> Path:
         learning_rate=1e-3,
         device="cpu",
     )
-    run_training(None, None, config)
+    if run_training(None, None, config).status != "completed":
+        raise SystemExit("the training was stopped, and there is nothing to compare")
     return folder / "run"
 
 

@@ -13,11 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from quatrain.adapters.decompositions import leading_directions
 from quatrain.adapters.low_rank import LowRank
 
 EXACT_SIDE = 1024
 """Matrices whose shorter side is longer aren't decomposed in full, which takes a time with the cube of it."""
 _EXTRA, _ROUNDS = 16, 6
+"""Directions beyond the rank, which make its last one sharp, and rounds for them."""
 
 
 class Factors(NamedTuple):
@@ -89,23 +91,6 @@ def nearest(delta_OI: Tensor, rank: int) -> Factors:
     if min(delta_OI.shape) <= EXACT_SIDE:
         u, s, vh = torch.linalg.svd(delta_OI, full_matrices=False)
     else:
-        u, s, vh = leading_directions(delta_OI, rank)
+        width = min(rank + max(rank, _EXTRA), *delta_OI.shape)
+        u, s, vh = leading_directions(delta_OI, width, rounds=_ROUNDS)
     return _filled((u[:, :rank] * s[:rank]).double(), vh[:rank].double(), rank)
-
-
-def leading_directions(delta_OI: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """(U, S, Vᵀ) of about the `rank` largest singular values, by iteration on a random subspace.
-
-    Each round multiplies the directions by the matrix and its transpose, which makes those of larger singular values
-    win; a few directions more than wanted make the last of them sharp. Source: Halko, Martinsson and Tropp 2011
-    (arXiv 0909.4061), algorithms 4.4 and 5.1. PyTorch's ``svd_lowrank`` is the same without a generator of its own.
-    """
-    width = min(rank + max(rank, _EXTRA), min(delta_OI.shape))
-    generator = torch.Generator().manual_seed(0)
-    start = torch.randn(delta_OI.shape[1], width, generator=generator).to(delta_OI)
-    q_OK = torch.linalg.qr(delta_OI @ start).Q
-    for _ in range(_ROUNDS):
-        q_IK = torch.linalg.qr(delta_OI.T @ q_OK).Q
-        q_OK = torch.linalg.qr(delta_OI @ q_IK).Q
-    u, s, vh = torch.linalg.svd(q_OK.T @ delta_OI, full_matrices=False)
-    return q_OK @ u, s, vh

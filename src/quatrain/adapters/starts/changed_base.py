@@ -22,6 +22,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from quatrain.adapters.decompositions import leading_directions
 from quatrain.adapters.lora import LoraLinear
 from quatrain.adapters.starts.names import subspace_steps
 from quatrain.adapters.starts.start import Start, without
@@ -31,8 +32,6 @@ from quatrain.quantization.linears import is_transposed
 
 Round = Callable[[Tensor], Tensor]
 """A weight [out, in] as the base stores it, back in float32."""
-# The approximate decomposition draws its first directions at random.
-_SEED = 42
 
 
 @torch.no_grad()
@@ -100,10 +99,8 @@ def _loftq(weight_OI: Tensor, r: int, scaling: float, rounded: Round, steps: int
 def _halves(matrix_OI: Tensor, r: int, steps: int | None) -> tuple[Tensor, Tensor]:
     """(B, A) whose product is the best approximation of rank r, the singular values shared equally between them."""
     if steps is not None:
-        with torch.random.fork_rng(devices=[matrix_OI.device] if matrix_OI.is_cuda else []):
-            torch.manual_seed(_SEED)
-            u_OR, sizes_R, v_IR = torch.svd_lowrank(matrix_OI, r, niter=steps)
-        return u_OR * sizes_R.sqrt(), (v_IR * sizes_R.sqrt()).T
+        u_OR, sizes_R, vh_RI = leading_directions(matrix_OI, r, rounds=steps)
+        return u_OR * sizes_R.sqrt(), vh_RI * sizes_R.sqrt()[:, None]
     # The main directions are eigenvectors of M Mᵀ or Mᵀ M, whichever is smaller; that costs a fraction of the
     # decomposition of a wide M, and 64 bits make up for the squares.
     wide = matrix_OI.shape[0] <= matrix_OI.shape[1]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from quatrain.adapters.config import LoraConfig
+from quatrain.adapters.decompositions import leading_directions
 from quatrain.adapters.lora import device_of, linear_features
 from quatrain.errors import AdapterError
 
@@ -25,7 +26,7 @@ Inputs = tuple[Tensor, Tensor]
 """Token ids [B, T], and which of them count, bool [B, T]."""
 _SETTLED = 0.99
 """Directions whose cosine with those of the batch before is above this have been found; EvaConfig's ``tau``."""
-_SEED = 42
+_ROUNDS = 4
 
 
 class Directions:
@@ -168,10 +169,8 @@ def _share_out(watch: _Watch, budget: int) -> dict[str, int]:
 
 def _largest(rows_NI: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """(sizes, directions [count, I]) of the largest singular values."""
-    with torch.random.fork_rng(devices=[rows_NI.device] if rows_NI.is_cuda else []):
-        torch.manual_seed(_SEED)
-        _, sizes, v_IQ = torch.svd_lowrank(rows_NI, min(2 * count, *rows_NI.shape), niter=4)
-    return sizes[:count], v_IQ.T[:count].contiguous()
+    _, sizes, main_QI = leading_directions(rows_NI, min(2 * count, *rows_NI.shape), rounds=_ROUNDS)
+    return sizes[:count], main_QI[:count].contiguous()
 
 
 def _main(found: Directions) -> Tensor:

@@ -65,3 +65,7 @@ class DeviceError(QuatrainError, RuntimeError):
 
 class BudgetError(QuatrainError, MemoryError):
     """No way to train fits into the memory that was given."""
+
+
+class JudgeError(QuatrainError, RuntimeError):
+    """A judge can't be reached, refuses what it is asked, or doesn't answer."""

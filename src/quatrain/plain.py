@@ -15,7 +15,7 @@ import re
 LONGEST = 2000
 """Characters of a shown text; what is longer loses its middle."""
 
-TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
+TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "OPENAI_API_KEY")
 """Environment variables whose values are never shown."""
 
 HIDDEN = "[secret]"

@@ -1,14 +1,13 @@
 """GPT-4's 40,026 verdicts give the ranking that the QLoRA paper printed, and the docs say what was measured."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from benchmarks import oasst_elo
 from quatrain.evaluation.judging import rank, read_verdicts
+from tests.evaluation.judging.drawn import SHARED
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 VERDICTS = SHARED / "judgments" / "oasst_gpt4_pairwise.csv"
 
 

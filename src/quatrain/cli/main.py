@@ -10,7 +10,20 @@ import typer
 from typer.core import TyperGroup
 
 from quatrain import __version__
-from quatrain.cli import adapters, chat, compare, doctor, evaluate, export, generate, plan, quantize, report, train
+from quatrain.cli import (
+    adapters,
+    chat,
+    compare,
+    doctor,
+    evaluate,
+    export,
+    generate,
+    judge,
+    plan,
+    quantize,
+    report,
+    train,
+)
 from quatrain.errors import ConfigError, QuatrainError
 
 
@@ -82,6 +95,7 @@ app.command("merge")(export.merge)
 app.command("export")(export.export)
 app.command("quantize")(quantize.quantize)
 app.add_typer(adapters.app)
+app.add_typer(judge.app)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 

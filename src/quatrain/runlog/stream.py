@@ -44,7 +44,7 @@ class EventWriter:
         self._failing = False
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._size = _remove_torn_line(self.path)
+            self._size = remove_torn_line(self.path)
             self._file = _opened(self.path)
         except OSError as error:
             raise CheckpointError(f"{self.path} can't be written ({error.strerror}); choose another folder") from error
@@ -191,7 +191,7 @@ def _opened(path: Path) -> BinaryIO:
     return path.open("a+b", buffering=0)  # pyright: ignore[reportReturnType]
 
 
-def _remove_torn_line(path: Path) -> int:
+def remove_torn_line(path: Path) -> int:
     """Cut the file behind its last newline. Returns the bytes that are left."""
     if not path.exists():
         return 0

@@ -1,10 +1,13 @@
-"""Verdicts of a made-up judge."""
+"""Verdicts of a made-up judge, and where real ones lie."""
+
+from pathlib import Path
 
 import numpy as np
 
 from quatrain.evaluation.judging import Verdict
 from quatrain.evaluation.judging.verdicts import Outcome
 
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data"
 OUTCOMES: tuple[Outcome, ...] = ("a", "b", "tie")
 
 

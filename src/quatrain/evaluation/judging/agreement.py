@@ -9,6 +9,7 @@ systems alike and still differ on most examples; the paper's did.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -116,4 +117,5 @@ def _compared(judges: tuple[str, str], one: Mapping[str, float], other: Mapping[
     x, y = ([ratings[name] for name in common] for ratings in (one, other))
     if len(set(x)) == 1 or len(set(y)) == 1:
         return PairAgreement(judges, len(common), None, None)
-    return PairAgreement(judges, len(common), float(kendalltau(x, y)[0]), float(spearmanr(x, y)[0]))
+    found: list[Any] = [kendalltau(x, y), spearmanr(x, y)]
+    return PairAgreement(judges, len(common), *(float(result.statistic) for result in found))

@@ -108,7 +108,7 @@ def rank(
         samples=samples,
         seed=seed,
         order=order_facts(verdicts),
-        notes=tuple(_notes(standings)),
+        notes=(*_notes(standings), *_note_on_items(matches)),
     )
 
 
@@ -129,6 +129,12 @@ def _standings(matches: Matches, elo_RS: np.ndarray, likeliest_S: np.ndarray, dr
         )
         for i, system in enumerate(matches.systems)
     ]
+
+
+def _note_on_items(matches: Matches) -> list[str]:
+    if matches.items < len(matches.score_N):
+        return []
+    return ["every verdict has an item of its own, so the bootstrap takes them for independent of one another"]
 
 
 def _notes(standings: Sequence[Standing]) -> list[str]:

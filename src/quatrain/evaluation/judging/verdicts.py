@@ -54,13 +54,14 @@ def read_verdicts(path: Path) -> list[Verdict]:
     """
     if not path.is_file() or not is_readable(path):
         raise DataError(f"{path}: verdicts come from a file that ends in {', '.join(READERS)}, and this is none.")
-    verdicts = list(_unique(read_file(path, BadRows(DataConfig(path=str(path))))))
+    verdicts = list(unique_verdicts(read_file(path, BadRows(DataConfig(path=str(path))))))
     if not verdicts:
         raise DataError(f"{path} holds no verdicts; its rows must have the columns {', '.join(COLUMNS)}.")
     return verdicts
 
 
-def _unique(rows: Iterable[Row]) -> Iterator[Verdict]:
+def unique_verdicts(rows: Iterable[Row]) -> Iterator[Verdict]:
+    """The verdicts of rows. Raises RowError for a row that isn't one, or says again what another has said."""
     seen: set[tuple[str, str, str]] = set()
     for row in rows:
         verdict = _verdict(row)

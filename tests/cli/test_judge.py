@@ -68,6 +68,7 @@ def test_from_answers_to_a_ranking(quatrain, folder: Path, endpoint: ChatServer)
     assert out.index("long") < out.index("middle") < out.index("short")
     assert "both orders of a pair agree in 100.0% of 12 pairs" in out
     assert "the answer that stood first got 50.0% of 24 decided verdicts" in out
+    assert quatrain("report", folder / "ranking-counter.json")[0] == 0, "a ranking has a page"
     ranking = json.loads((folder / "ranking-counter.json").read_text())
     assert [standing["system"] for standing in ranking["standings"]] == ["long", "middle", "short"]
 
@@ -125,6 +126,14 @@ def test_another_judge_in_the_same_name_is_refused(quatrain, folder: Path, endpo
     assert quatrain(*comparing(folder, endpoint))[0] == 0
     code, _, err = quatrain(*comparing(folder, endpoint, "--temperature", 1))
     assert code == 2 and "were made with other settings (request was" in err
+
+
+def test_verdicts_on_answers_that_have_changed_are_refused(quatrain, folder: Path, endpoint: ChatServer) -> None:
+    assert quatrain(*comparing(folder, endpoint))[0] == 0
+    answers = folder / "answers" / "short.jsonl"
+    answers.write_text(answers.read_text().replace('"x"', '"better"'))
+    code, _, err = quatrain(*comparing(folder, endpoint))
+    assert code == 1 and "aren't those that were judged. Name the judge anew" in err and len(endpoint.bodies) == 24
 
 
 @pytest.mark.faults

@@ -1,5 +1,6 @@
 """Every pair of models on every question, in both orders, put before a judge; nothing twice."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,11 @@ class Pairing:
     def key(self) -> tuple[str, str, str]:
         """As a verdict's."""
         return self.model_a, self.model_b, self.item
+
+    @property
+    def digest(self) -> str:
+        """Of the prompt, and so of both answers."""
+        return hashlib.sha256(self.prompt.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -95,8 +101,20 @@ def _pairings(
 
 
 def unjudged(planned: Sequence[Pairing], rows: Sequence[Row]) -> list[Pairing]:
-    """Those without a verdict in a log's rows."""
-    known = {verdict.key for verdict in unique_verdicts(rows)}
+    """Those without a verdict in a log's rows.
+
+    Raises:
+        DataError: a row isn't a verdict, or is one on other answers than there are now.
+    """
+    verdicts = list(unique_verdicts(rows))
+    known = {verdict.key: row for verdict, row in zip(verdicts, rows, strict=True)}
+    for pairing in planned:
+        row = known.get(pairing.key)
+        if row is not None and row.values.get("prompt_sha256") != pairing.digest:
+            raise DataError(
+                f"{row.where}: the answers of {pairing.model_a} and {pairing.model_b} to {pairing.item!r} aren't those "
+                "that were judged. Name the judge anew (--judge NAME=…), or remove its old verdicts"
+            )
     return [pairing for pairing in planned if pairing.key not in known]
 
 
@@ -146,6 +164,7 @@ def _row(pairing: Pairing, reply: Reply) -> dict[str, Any]:
         "item": pairing.item,
         "verdict": reply.verdict,
         "reply": reply.text,
+        "prompt_sha256": pairing.digest,
         "prompt_tokens": reply.prompt_tokens,
         "reply_tokens": reply.reply_tokens,
     }

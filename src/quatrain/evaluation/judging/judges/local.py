@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
+import numpy as np
 
-from quatrain.data import render_prompt
+from quatrain.data import Sample, render_prompt
 from quatrain.data.checks import check_choices
 from quatrain.errors import ConfigError
 from quatrain.evaluation.generation import answer_batches
 from quatrain.evaluation.judging.judge_prompt import LETTERS, parse_verdict
 from quatrain.evaluation.judging.judges.judge import Judge, Reply, Tell
+from quatrain.evaluation.likelihood import Asked, Likelihood
 
 _BEGINNING = "Verdict:"
 
@@ -68,7 +69,7 @@ class LikelihoodJudge:
     """
 
     def __init__(self, model: Any, tokenizer: Any):
-        self._model, self._tokenizer = model.eval(), tokenizer
+        self._likelihood, self._tokenizer = Likelihood(model), tokenizer
         written = [tokenizer(f"{_BEGINNING} {letter}", add_special_tokens=False)["input_ids"] for letter in LETTERS]
         self._beginning, self._letters = written[0][:-1], tuple(ids[-1] for ids in written)
         if any(ids[:-1] != self._beginning for ids in written) or len(set(self._letters)) != len(LETTERS):
@@ -79,20 +80,19 @@ class LikelihoodJudge:
 
     def __call__(self, prompts: Sequence[str], tell: Tell) -> list[str]:
         """See :class:`Judge`."""
-        for number, prompt in enumerate(prompts):
-            by_letter = dict(zip(LETTERS, self._log_probs(prompt), strict=True))
+        asked = [Asked(self._sample(prompt), self._letters) for prompt in prompts]
+        for number, found in enumerate(self._likelihood(asked)):
+            by_letter = dict(zip(LETTERS, found.log_probs, strict=True))
             likeliest = max(by_letter, key=by_letter.__getitem__)
             said = ", ".join(f"{letter} {log_prob:.3f}" for letter, log_prob in by_letter.items())
             tell(number, Reply(LETTERS[likeliest], f"log-probabilities: {said}"))
         return []
 
-    @torch.inference_mode()
-    def _log_probs(self, prompt: str) -> list[float]:
-        """Of the letters. One prompt at a time: with two answers in it, it is long enough to keep a device busy."""
-        ids = [*render_prompt(_turn(prompt), self._tokenizer), *self._beginning]
-        input_ids = torch.tensor([ids], device=self._model.device)
-        logits = self._model(input_ids=input_ids, logits_to_keep=1, use_cache=False).logits[0, -1]
-        return logits.float().log_softmax(-1)[list(self._letters)].tolist()
+    def _sample(self, prompt: str) -> Sample:
+        ids = [*render_prompt(_turn(prompt), self._tokenizer), *self._beginning, self._letters[0]]
+        asked = np.zeros(len(ids), dtype=np.bool_)
+        asked[-1] = True
+        return Sample(np.array(ids, dtype=np.int32), asked)
 
 
 class WritingJudge:

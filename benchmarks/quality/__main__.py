@@ -19,6 +19,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from benchmarks import checkpoints
 from benchmarks.__main__ import CHECKPOINTS
 from benchmarks.case import QUATRAIN
@@ -36,6 +38,7 @@ from quatrain.device import pick
 from quatrain.errors import QuatrainError
 
 FOLDER = RESULTS / "quality"
+WORKERS_A_GPU = 4
 
 
 def main() -> int:
@@ -61,14 +64,14 @@ def study(arguments: argparse.Namespace) -> list[str]:
     began = time.time()
     names = _with_needed(arguments.tables or list(TABLES))
     scale = _scale(arguments)
-    device = pick(arguments.device)
+    devices = _devices(arguments.device)
     titles = {name: module.TITLE for name, module in TABLES.items()}
-    book = Book(arguments.results, titles, machine(device), versions(QUATRAIN))
+    book = Book(arguments.results, titles, machine(devices[0]), versions(QUATRAIN))
     deadline = began + arguments.seconds if arguments.seconds else float("inf")
-    where = Where(model=_model(arguments), data=data_paths(), device=device, deadline=deadline)
-    workers = arguments.workers or (min(5, (os.cpu_count() or 2) // 2) if device.type == "cuda" else 1)
+    where = Where(model=_model(arguments), data=data_paths(), device=devices[0], deadline=deadline)
+    workers = arguments.workers or (WORKERS_A_GPU * len(devices) if devices[0].type == "cuda" else 1)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
-    with Study(book, where, workers, partial(print, flush=True)) as running:
+    with Study(book, where, devices, workers, partial(print, flush=True)) as running:
         running.measure(_cells(names, Plan(scale)))
         tried = [row for row in book.rows("learning_rates") if row["steps"] == scale.steps_on(row["task"])]
         rates = chosen(tried)
@@ -80,6 +83,14 @@ def study(arguments: argparse.Namespace) -> list[str]:
     left = sum(not book.has(cell) for cell in everything)
     print(f"{left} cells are left, {len(running.failed)} failed; {time.time() - began:.0f} s", flush=True)
     return running.failed
+
+
+def _devices(asked: str) -> list[torch.device]:
+    """The device that was asked for; every GPU without that."""
+    first = pick(asked)
+    if asked == "auto" and first.type == "cuda":
+        return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    return [first]
 
 
 def _cells(names: Sequence[str], plan: Plan) -> list[Cell]:
@@ -115,8 +126,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", type=int, nargs="+", metavar="N", help="seeds of every run (1 2 3)")
     add("--steps", type=int, metavar="N", help=f"optimizer steps on GSM8K ({Scale.steps})")
     add("--seconds", type=float, metavar="S", help="stop after so many seconds, and keep what is done")
-    add("--workers", type=int, metavar="N", help="processes that share the device (up to 5 on a GPU, else 1)")
-    add("--device", default="auto", help="cuda or cpu; the GPU if there is one")
+    add("--workers", type=int, metavar="N", help="processes (4 for each GPU, else 1)")
+    add("--device", default="auto", help="cuda:0 or cpu, say; all GPUs if there are any")
     add("--model", metavar="NAME", help="another base: a hub name or a folder")
     add("--quick", action="store_true", help="a rehearsal; its figures mean nothing")
     add("--table", action="store_true", help="only write the tables")

@@ -60,8 +60,8 @@ class Scale:
     ranks: tuple[int, ...] = (4, 8, 16, 32, 64)
     block_sizes: tuple[int, ...] = (32, 64, 128, 256)
     seeds: tuple[int, ...] = (1, 2, 3)
-    grid: int = 4
-    """Learning rates that are tried for a method."""
+    grid: int = 5
+    """Learning rates that are tried for a method, at most."""
 
     def answers_on(self, task: str, seed: int) -> int:
         """Questions that a run of this seed answers: the first one's, and GSM8K's."""

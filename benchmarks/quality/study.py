@@ -1,22 +1,28 @@
-"""Works off cells in a few processes that share one device, the tables' first cells first, each recorded as it ends.
+"""Works off cells in a few processes that share the devices, the tables' first cells first, each recorded as it ends.
 
 A process measures many cells, since its start (imports, texts, a CUDA context, kernels) costs as much as several. A few
-processes hide loading and quantizing behind each other's steps; more than a few gain nothing, as kernels of different
-processes take turns on a GPU (twelve did 45 steps a second where one does 50). Cells whose time is a result run one at
-a time, while the other processes are still starting.
+processes on each GPU hide loading and quantizing behind each other's steps; more gain nothing, as kernels of different
+processes take turns there (twelve did 45 steps a second where one does 50). Cells whose time is a result run one at a
+time, while the other processes are still starting.
 """
 
 import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from itertools import cycle, islice
 from typing import Any
+
+import torch
 
 from benchmarks.quality.cell import Cell, OutOfTime, Where
 from benchmarks.quality.results import Book
 
 _CRASHES = 3
 """Processes that may die before a study gives up."""
+_device: torch.device | None = None
+"""Of this process, if it is one of several."""
 
 
 class Study:
@@ -25,12 +31,15 @@ class Study:
     Args:
         book: where cells are recorded.
         where: what all cells share.
+        devices: each process works on one of them, the first on the first and so on in turn.
         workers: processes; with 1 the cells are measured in this one.
         say: told about every cell.
     """
 
-    def __init__(self, book: Book, where: Where, workers: int, say: Callable[[str], None]):
-        self._book, self._where, self._workers, self._say = book, where, workers, say
+    def __init__(
+        self, book: Book, where: Where, devices: Sequence[torch.device], workers: int, say: Callable[[str], None]
+    ):
+        self._book, self._where, self._devices, self._workers, self._say = book, where, devices, workers, say
         self._crashes, self._began = 0, time.time()
         self.failed: list[str] = []
         self._pool = self._new_pool()
@@ -80,7 +89,20 @@ class Study:
     def _new_pool(self) -> Executor:
         if self._workers == 1:
             return ThreadPoolExecutor(1)
-        return ProcessPoolExecutor(self._workers, mp_context=multiprocessing.get_context("spawn"))
+        context = multiprocessing.get_context("spawn")
+        devices = context.Queue()
+        for device in islice(cycle(self._devices), self._workers):
+            devices.put(device)
+        return ProcessPoolExecutor(self._workers, context, begin, (devices,))
+
+
+def begin(devices: Any) -> None:
+    """Takes this process' device from the queue."""
+    global _device
+    mine: torch.device = devices.get()
+    if mine.type == "cuda":
+        torch.cuda.set_device(mine)
+    _device = mine
 
 
 def measure(cell: Cell, where: Where) -> tuple[dict[str, Any], float]:
@@ -91,7 +113,7 @@ def measure(cell: Cell, where: Where) -> tuple[dict[str, Any], float]:
     if began > where.deadline:
         raise OutOfTime
     module = {"four_bits": four_bits, "training": training}[cell.measure]
-    return module.measure(dict(cell.settings), where), time.time() - began
+    return module.measure(dict(cell.settings), replace(where, device=_device or where.device)), time.time() - began
 
 
 def prepare(where: Where) -> None:

@@ -38,9 +38,9 @@ TARGET = 0.005
 
 
 def cells(plan: Plan) -> Iterator[Cell]:
-    """The main comparison on both texts first: whoever stops early has that."""
+    """GSM8K's first, and the main comparison of each text: whoever stops early has that."""
     scale = plan.scale
-    for task, how, steps, seeds in (*_main(scale), *_controls_of(scale), *_by_rank(scale)):
+    for task, how, steps, seeds in (run for each in TASKS for run in _runs(scale, each)):
         rate = plan.rates.get(contest(task, how))
         for seed in seeds if rate is not None else ():
             answering = steps == scale.steps and how in (MAIN[name] for name in ANSWERING)
@@ -57,32 +57,22 @@ def cells(plan: Plan) -> Iterator[Cell]:
             yield Cell(table="parity", measure="training", settings=settings_of(run))
 
 
-Run = tuple[Task, Tuning, int, Sequence[int]]
-"""(text, what is trained, steps, seeds)."""
-
-
-def _main(scale: Scale) -> Iterator[Run]:
-    for task in TASKS:
-        for how in MAIN.values():
-            yield task, how, scale.steps_on(task), scale.seeds
-
-
-def _controls_of(scale: Scale) -> Iterator[Run]:
-    """What closes the gap, on GSM8K; the long runs on one seed."""
-    for how in CONTROLS.values():
-        yield "gsm8k", how, scale.steps, scale.seeds
-    for name in (LORA, QLORA):
-        yield "gsm8k", MAIN[name], scale.longer, scale.seeds[:1]
-
-
-def _by_rank(scale: Scale) -> Iterator[Run]:
-    for task in TASKS:
-        for r in scale.ranks:
-            for name in (LORA, QLORA):
-                if r != RANK:
-                    yield task, replace(MAIN[name], r=r), scale.steps_on(task), scale.seeds
-        for name in (LORA_ATTENTION, QLORA_ATTENTION):
-            yield task, replace(MAIN[name], r=WIDE), scale.steps_on(task), scale.seeds
+def _runs(scale: Scale, task: Task) -> Iterator[tuple[Task, Tuning, int, Sequence[int]]]:
+    """(text, what is trained, steps, seeds)."""
+    steps = scale.steps_on(task)
+    for how in MAIN.values():
+        yield task, how, steps, scale.seeds
+    if task == "gsm8k":
+        for name in (LORA, QLORA):
+            yield task, MAIN[name], scale.longer, scale.seeds[:1]
+        for how in CONTROLS.values():
+            yield task, how, steps, scale.seeds
+    for r in scale.ranks:
+        for name in (LORA, QLORA):
+            if r != RANK:
+                yield task, replace(MAIN[name], r=r), steps, scale.seeds
+    for name in (LORA_ATTENTION, QLORA_ATTENTION):
+        yield task, replace(MAIN[name], r=WIDE), steps, scale.seeds
 
 
 CONTROLS: Mapping[str, Tuning] = {

@@ -29,12 +29,12 @@ def main() -> int:
     parser.add_argument("--vllm", type=Path, help="the Python of an environment with vLLM; left out without")
     names = [*(form.name for form in FORMS), ADAPTER, LORA_GGUF]
     parser.add_argument("--form", action="append", choices=names, help="measure this form only, and keep the others")
-    parser.add_argument("--distances", action="store_true", help="ask no program to continue anything")
+    parser.add_argument("--only", choices=["distances", "continuations"], help="leave the other out")
     parser.add_argument("--table", action="store_true", help="print the tables of the result file, and leave")
     given = parser.parse_args()
     if not given.table:
         with tempfile.TemporaryDirectory() as folder:
-            measure(given.run, given.vllm, given.form or names, Path(folder), distances=given.distances)
+            measure(given.run, given.vllm, given.form or names, Path(folder), only=given.only)
     result = read()
     print(markdown(result))
     alike = [c for c in result["continuations"].values() if c["exact"]]
@@ -49,7 +49,7 @@ def read() -> dict[str, Any]:
 
 
 def measure(
-    run: Path | None, vllm: Path | None, names: Sequence[str], folder: Path, *, distances: bool = False
+    run: Path | None, vllm: Path | None, names: Sequence[str], folder: Path, *, only: str | None = None
 ) -> None:
     """Each form's distance to base + adapter, and the tokens that agree; the result file is written after each."""
     import torch
@@ -59,13 +59,15 @@ def measure(
     base = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["model"]
     asking = _Asking(folder, *questions(base), vllm)
     for form in [form for form in FORMS if form.name in names]:
-        path, figures = write(form, run, folder)
-        engines = () if distances else form.engines
+        if only == "continuations" and not form.engines:
+            continue
+        path, figures = write(form, run, folder, measure=only != "continuations")
+        engines = () if only == "distances" else form.engines
         found = asking.compare(form.name, path, None, engines, exact=form.exact)
         if form.rounds_inputs:
             found += asking.compare(f"{form.name}{ALIKE}", path, None, engines, exact=True, ours="quatrain, BF16")
-        record(found, {form.name: figures}, machine(torch.device("cpu")))
-    if distances:
+        record(found, {form.name: figures} if figures else {}, machine(torch.device("cpu")))
+    if only == "distances":
         return
     if ADAPTER in names:
         found = asking.compare(ADAPTER, base, run / "adapter", ("transformers", "vllm"), exact=True)

@@ -46,15 +46,15 @@ FORMS = (
 )
 
 
-def write(form: Form, run: Path, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """Export a run in one form. Returns what is loaded, and the measurements."""
+def write(form: Form, run: Path, folder: Path, *, measure: bool = True) -> tuple[Path, dict[str, Any]]:
+    """Export a run in one form. Returns what is loaded, and the measurements, if there are any."""
     out = folder / form.name.replace(" ", "_").replace(",", "")
     # No bounds: what they would refuse is what is to be seen here.
     result = export(
         run, out, to=form.to, base=form.base, gguf_type=form.gguf_type, tolerance=float("inf"),
-        least_survival=float("-inf"),
+        least_survival=float("-inf"), measure=measure,
     )  # fmt: skip
-    return out / form.file, measured(result)
+    return out / form.file, measured(result) if measure else {}
 
 
 def measured(result: Exported) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def test_quatrain_and_transformers_continue_alike(tiny_llama_dir):
 def test_a_form_whose_reader_rounds_inputs_is_compared_with_both(tmp_path, monkeypatch):
     recorded = []
     monkeypatch.setattr(program, "record", lambda found, *_: recorded.extend(found))
-    monkeypatch.setattr(program, "write", lambda form, *_: (tmp_path / form.file, {}))
+    monkeypatch.setattr(program, "write", lambda form, *_, **__: (tmp_path / form.file, {}))
     monkeypatch.setattr(program, "questions", lambda base: (["a"], [[1]]))
     said = {"quatrain": [[5, 6]], "quatrain, BF16": [[5, 7]], "llama.cpp": [[5, 7]]}
     monkeypatch.setattr(program._Asking, "tokens", lambda self, engine, *_: said[engine])

@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 
 class Book:
-    """The tables in a folder, as measured on one machine.
+    """The tables in a folder, as measured on one kind of device.
 
     Args:
         folder: of the result files.
@@ -27,7 +27,7 @@ class Book:
         versions: and with.
 
     Raises:
-        ConfigError: a file holds figures of another machine.
+        ConfigError: a file holds figures of another kind of device.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class Book:
         for name in titles:
             path = folder / f"{name}.json"
             known = read(path) if path.exists() else None
-            if known and known["machine"] != self._facts["machine"]:
+            if known and known["machine"]["device"] != machine["device"]:
                 raise ConfigError(
-                    f"{path} was measured on {known['machine']['device']}, and figures of two machines don't belong in "
+                    f"{path} was measured on {known['machine']['device']}, and figures of two devices don't belong in "
                     "one table: name another folder by --results"
                 )
             self._rows[name] = known["rows"] if known else []

@@ -100,12 +100,12 @@ def test_a_cell_that_fails_is_told_and_costs_no_other(call, tmp_path: Path, monk
     assert len(read(tmp_path / "data_types.json")["rows"]) == 24
 
 
-def test_figures_of_two_machines_dont_mix(call, tmp_path: Path, capsys):
+def test_figures_of_two_devices_dont_mix(call, tmp_path: Path, capsys):
     call("--results", str(tmp_path), "data_types")
     path = tmp_path / "data_types.json"
-    path.write_text(path.read_text().replace('"threads": "', '"threads": "9'))
+    path.write_text(path.read_text().replace('"device": "', '"device": "another '))
     assert call("--results", str(tmp_path), "data_types") == 1
-    assert "figures of two machines" in capsys.readouterr().err
+    assert "figures of two devices" in capsys.readouterr().err
 
 
 def test_a_mistyped_table_is_named(call, capsys):

@@ -2,7 +2,7 @@
 # brought up to date when the dependencies change.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-faults fuzz test-gpu test-export check bench clean
+.PHONY: help demo test test-faults fuzz test-gpu test-export check bench screenshots clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -41,6 +41,9 @@ check: $(VENV)/ready-test ## style and types
 
 bench: $(VENV)/ready-test ## speed and memory, measured against other libraries
 	$(PY) -m benchmarks
+
+screenshots: $(VENV)/ready ## the demo's page and the study's as Chromium shows them, wide and narrow, light and dark
+	$(PY) scripts/screenshots.py runs/support_json/report.html $(wildcard docs/evidence.html)
 
 clean: ## remove the virtual environment and caches; runs/ is kept
 	rm -rf $(VENV) $(VENV)-vllm .cache .pytest_cache .ruff_cache .hypothesis

@@ -57,10 +57,11 @@ class Page:
         """Move the pointer there, in pixels from the page's upper left."""
         self.browser.call("Input.dispatchMouseEvent", self.session, type="mouseMoved", x=x, y=y)
 
-    def picture(self, *, height: int | None = None) -> bytes:
-        """The page as a PNG, all of it or so many pixels from its top."""
+    def picture(self, top: float = 0, bottom: float | None = None) -> bytes:
+        """The page as a PNG, all of it or from here to there in pixels from its top."""
         size = self.browser.call("Page.getLayoutMetrics", self.session)["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": height or size["height"], "scale": 1}
+        height = (size["height"] if bottom is None else bottom) - top
+        clip = {"x": 0, "y": top, "width": size["width"], "height": height, "scale": 1}
         options = {"format": "png", "clip": clip, "captureBeyondViewport": True, "optimizeForSpeed": False}
         return base64.b64decode(self.browser.call("Page.captureScreenshot", self.session, **options)["data"])
 

@@ -122,7 +122,7 @@ def _optimizers(found: Found) -> Iterator[Drawing | None]:
     yield dot_plot("optimizer-loss", "Held-out loss", "", measured)
     for key, title, unit in (("step_ms", "Time of a step", "ms"), ("peak_gib", "Peak memory", "GiB")):
         costs = [Measured(label=state, mean=row[key]) for state, row in alone.items()]
-        yield dot_plot(f"optimizer-{key}", title, unit, costs)
+        yield dot_plot(f"optimizer-{key}", title, unit, costs, from_zero=True)
 
 
 def _methods(found: Found) -> Iterator[Drawing | None]:
@@ -136,7 +136,7 @@ def _methods(found: Found) -> Iterator[Drawing | None]:
     }
     for key, title, unit in (("step_ms", "Time of a step", "ms"), ("peak_gib", "Peak memory", "GiB")):
         costs = [Measured(label=name, mean=row[key], main=name == QLORA) for name, row in timed.items()]
-        yield dot_plot(f"methods-{key}", title, unit, costs)
+        yield dot_plot(f"methods-{key}", title, unit, costs, from_zero=True)
 
 
 def _is_other(row: Row) -> bool:

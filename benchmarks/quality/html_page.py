@@ -66,10 +66,9 @@ def _elo(folder: Path) -> list[Section]:
 
 
 def _facts(found: dict[str, Any]) -> dict[str, str]:
-    """Machines, versions and seeds of all tables."""
+    """Machines and versions of all tables."""
     facts: dict[str, list[str]] = {}
     for result in found.values():
-        seeds = {"seeds": ", ".join(map(str, result["seeds"]))}
-        for name, value in (result["machine"] | result["versions"] | seeds).items():
+        for name, value in (result["machine"] | result["versions"]).items():
             facts.setdefault(name, []).append(value)
     return {name: " / ".join(dict.fromkeys(values)) for name, values in facts.items()}

@@ -11,7 +11,10 @@ from typing import NamedTuple
 from quatrain.report.sheet import Table
 
 _MARK = re.compile(r"<!-- measured: (\w+)")
-_LINK, _STRONG = re.compile(r"\[([^\]]*)\]\([^)]*\)"), re.compile(r"\*\*|`")
+_LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
+
+_HEAD = 2
+"""Lines of a table without rows, as one has whose cells aren't measured yet."""
 
 
 class Words(NamedTuple):
@@ -40,7 +43,8 @@ def sections_of(text: str) -> Iterator[Words]:
         for block in re.split(r"\n\s*\n", re.sub(r"<!--.*?-->", "\n", rest, flags=re.DOTALL)):
             lines = block.strip().splitlines()
             if lines and all(line.startswith("|") for line in lines):
-                found.tables.append(table_of(lines))
+                if len(lines) > _HEAD:
+                    found.tables.append(table_of(lines))
             elif lines:
                 texts = found.remarks if found.tables else found.paragraphs
                 texts.append(_plain(" ".join(line.strip().removeprefix("- ") for line in lines)))
@@ -49,9 +53,14 @@ def sections_of(text: str) -> Iterator[Words]:
 
 def table_of(lines: list[str]) -> Table:
     """A table's lines: its head, a rule, its rows."""
-    rows = [[_plain(cell.strip().replace("\\|", "|")) for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    rows = [[_in_a_line(cell.replace("\\|", "|")) for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     return Table(rows[0], rows[2:])
 
 
 def _plain(text: str) -> str:
-    return _STRONG.sub("", _LINK.sub(r"\1", " ".join(text.split())))
+    return _in_a_line(text).replace("**", "")
+
+
+def _in_a_line(text: str) -> str:
+    """Without links and code; a table's cells may be bold, or have parts that are."""
+    return _LINK.sub(r"\1", " ".join(text.split())).replace("`", "")

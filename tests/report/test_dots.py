@@ -46,3 +46,11 @@ def test_groups_stay_in_order_and_the_reference_is_on_the_scale():
     means = [line.mean or 0.0 for _, lines in drawn.groups for line in lines]
     assert means == pytest.approx([means[0], means[0] + 1000 / 4.32, means[0] + 2000 / 4.32])
     assert drawn.reference == pytest.approx(means[0] + 4000 / 4.32)
+
+
+def test_costs_are_measured_from_zero():
+    measured = [Measured(label="a", mean=10.0), Measured(label="b", mean=20.0)]
+    drawn = dot_plot("id", "Time", "ms", measured, from_zero=True)
+    assert drawn is not None and drawn.ticks[0].percent == 0
+    one, two = (line.mean or 0.0 for line in drawn.groups[0][1])
+    assert two == pytest.approx(2 * one)

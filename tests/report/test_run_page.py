@@ -94,7 +94,7 @@ def test_a_whole_run_has_every_section_and_chart_and_headline(tmp_path):
         "completed",
         "2 more",
         "lora.r",
-        "0.500 s planned, 0.400 s measured",
+        "500 ms planned, 400 ms measured",
     ):
         assert expected in shown
     assert shown.count("matches the reference") == 5

@@ -22,6 +22,9 @@ BOX = 1000
 LOG_FROM = 20
 """A logarithmic axis is used when the highest value is this many times the median, which a linear one would flatten."""
 
+_PLAIN_FROM = 100
+"""Ticks from zero: a label so far out differs from its neighbours in its last digits only, and is written in full."""
+
 TINY = 1e-300
 """Values below this are as good as zero; computing with them would underflow."""
 
@@ -131,7 +134,7 @@ def ticks(axis: Axis, most: int, *, whole: bool = False) -> list[tuple[float, st
 def _label(value: float, step: float) -> str:
     if value == 0:
         return "0"
-    if step < 1e-3:
+    if step < 1e-3 and abs(value) < _PLAIN_FROM * step:
         decimals = max(0, math.floor(math.log10(abs(value)) + 1e-9) - math.floor(math.log10(step) + 1e-9))
         return scientific(value, decimals)
     if abs(value) >= 10_000:

@@ -85,6 +85,7 @@ def dot_plot(
     *,
     reference: float | None = None,
     reference_name: str = "",
+    from_zero: bool = False,
 ) -> DotPlot | None:
     """Lay out a plot; None when no row has a finite mean.
 
@@ -92,12 +93,13 @@ def dot_plot(
         id: unique in the page.
         reference: a value that all are held against.
         reference_name: what it is.
+        from_zero: whether the axis begins at zero, as for costs, of which one asks how many times as large they are.
     """
     finite = [row for row in rows if math.isfinite(row.mean)]
     if not finite:
         return None
     reference = reference if reference is not None and math.isfinite(reference) else None
-    scale = _scale(finite, reference)
+    scale = _scale(finite, reference, from_zero=from_zero)
     return DotPlot(
         id=id,
         title=title,
@@ -109,10 +111,12 @@ def dot_plot(
     )
 
 
-def _scale(rows: Sequence[Measured], reference: float | None) -> Axis:
+def _scale(rows: Sequence[Measured], reference: float | None, *, from_zero: bool) -> Axis:
     values = [value for row in rows for value in (row.mean, *(row.interval or ()), *_finite(row.points))]
     values += [] if reference is None else [reference]
     low, high = min(values), max(values)
+    if from_zero and low >= 0:
+        return axis_of(0.0, high * (1 + _MARGIN))
     margin = _MARGIN * (high - low)
     return axis_of(low - margin, high + margin)
 

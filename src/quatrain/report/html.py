@@ -15,7 +15,7 @@ from quatrain.files import file_aside
 from quatrain.report import wording
 
 _TEMPLATES = "templates"
-_FILTERS = ("number", "count", "score", "size", "duration")
+_FILTERS = ("number", "count", "score", "size", "duration", "step_time")
 
 
 def render(template: str, **values: Any) -> str:

@@ -12,10 +12,13 @@ from quatrain.report import html
 from quatrain.report.chart import Chart
 from quatrain.report.dots import DotPlot
 
+_LONGEST_FIGURE = 24
+"""Of a cell that is still a figure and no sentence that begins with one."""
+
 
 @dataclass(frozen=True)
 class Table:
-    """Texts in rows and columns."""
+    """Texts in rows and columns. What stands between two pairs of asterisks in a cell is bold."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -71,4 +74,4 @@ def short_path(path: str | Path) -> str:
 
 def _figure(text: str) -> bool:
     """Whether a cell holds a number, or nothing."""
-    return not text or text in ("–", "-") or text.lstrip("+−-±<≤≥ ")[:1].isdigit()
+    return not text or text == "–" or (len(text) <= _LONGEST_FIGURE and text.lstrip("+−-±<≤≥* ")[:1].isdigit())

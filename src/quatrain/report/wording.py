@@ -48,6 +48,11 @@ def size(amount: float) -> str:
     return f"{amount / GIB:.2f} GiB" if amount >= GIB else f"{amount / MIB:.0f} MiB"
 
 
+def step_time(seconds: float) -> str:
+    """``9.06 ms``, ``1.28 s``."""
+    return f"{number(1000 * seconds)} ms" if abs(seconds) < 1 else f"{number(seconds)} s"
+
+
 def duration(seconds: float) -> str:
     """``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if not math.isfinite(seconds):

@@ -30,6 +30,9 @@ and [a link](somewhere.md).
 | --- | --- |
 | 1 | 2 |
 
+| nothing | yet |
+| --- | --- |
+
 Where it comes from.
 <!-- /measured -->
 """

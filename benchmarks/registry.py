@@ -11,6 +11,7 @@ from benchmarks.measurements import (
     decoding,
     dequantizing,
     fused_curve,
+    kept_in_8_bits,
     loading,
     loss_curves,
     optimizing,
@@ -38,6 +39,7 @@ CASES: dict[str, Case] = {
         cpu_attention,
         loss_curves,
         fused_curve,
+        kept_in_8_bits,
         adapter_starts,
         ceilings,
     )

@@ -137,3 +137,15 @@ def test_a_run_follows_its_plan_and_is_measured_against_it(config_for):
     assert "predicted" in str(summarize(result.folder))
     kept = read_config(result.folder.config)
     assert kept.per_device_train_batch_size * kept.gradient_accumulation_steps == 2
+
+
+def test_8_bits_are_chosen_only_where_the_settings_allow_them():
+    """Without the setting the plan is one of exact gradients, and names what 8 bits would bring."""
+    asked = {"gpu": "rtx4090", "memory": "10GB", "host_memory": "64GB"}
+    exact = make_plan(planning.request_for(settings(model="x"), LLAMA_8B, **asked))
+    allowed = make_plan(planning.request_for(settings(model="x", activations_8bit=True), LLAMA_8B, **asked))
+    assert "gate_up_8bit" not in exact.policies and "gate_up_8bit" in allowed.policies
+    assert allowed.seconds < exact.seconds and allowed.needed <= 10e9
+    assert any("with `activations_8bit`" in note for note in exact.notes)
+    assert not any("activations_8bit" in note for note in allowed.notes)
+    assert {choice.policy for choice in exact.choices if choice.ruled_out} == {"gate_up_8bit"}

@@ -164,7 +164,7 @@ def candidates(request: Request) -> Iterator[Candidate]:
     )
     for rows in request.rows_at_once:
         workshop = Workshop(request, standing, rows)
-        for kept in _ways_to_keep(request, blocks):
+        for kept in ways_to_keep(request):
             for count in streamed:
                 for paged in _pagings(request):
                     yield workshop.candidate(kept, count, paged=paged)
@@ -200,8 +200,9 @@ def _fewest(
     return best
 
 
-def _ways_to_keep(request: Request, blocks: int) -> Iterator[Kept]:
-    names = list(request.policies)
+def ways_to_keep(request: Request) -> Iterator[Kept]:
+    """All of a coarse search."""
+    names, blocks = list(request.policies), len(request.model.blocks)
     for name in names:
         yield Kept(name, name, blocks)
     cuts = sorted({blocks * cut // _CUTS for cut in range(1, _CUTS)} - {0, blocks}) if request.engine else []

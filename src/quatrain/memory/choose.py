@@ -46,7 +46,8 @@ def _plan(request: Request, best: Candidate, said: Sequence[str]) -> Plan:
     on_disk = tuple(away[place] for place in spread(best.on_disk, len(away)))
     held = {"activations kept": best.held.kept, "block at work": best.held.working, "head and loss": best.held.head}
     parts = {part: nbytes for part, nbytes in (best.standing | held).items() if nbytes}
-    workshop = Workshop(request, Standing(request), best.rows)
+    wide = request.with_inexact
+    workshop = Workshop(wide, Standing(wide), best.rows)
     return Plan(
         device=request.card.name,
         budget=request.budget,
@@ -73,10 +74,16 @@ def _plan(request: Request, best: Candidate, said: Sequence[str]) -> Plan:
 
 def _choices(request: Request, workshop: Workshop, best: Candidate) -> Iterator[Choice]:
     """What each policy would cost, all else as it was chosen."""
-    for name in request.policies:
+    for name in workshop.request.policies:
         kept = Kept(name, name, len(request.model.blocks))
         found = workshop.candidate(kept, best.streamed, paged=best.paged)
-        yield Choice(policy=name, needed=found.needed, host=found.host_needed, seconds=found.seconds)
+        yield Choice(
+            policy=name,
+            needed=found.needed,
+            host=found.host_needed,
+            seconds=found.seconds,
+            ruled_out=name not in request.policies,
+        )
 
 
 def spread(chosen: int, of: int) -> tuple[int, ...]:

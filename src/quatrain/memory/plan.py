@@ -22,6 +22,8 @@ class Choice:
     """Bytes of pinned host memory."""
     seconds: float
     """Of an optimizer step."""
+    ruled_out: bool = False
+    """The settings don't allow it, because it changes gradients."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +132,8 @@ class Plan:
         for choice in self.choices:
             host = f", {gigabytes(choice.host)} on the host" if choice.host else ""
             fits = "" if choice.needed <= self.budget else ", more than there is"
-            yield f"  {choice.policy:<22}{gigabytes(choice.needed):>10}{duration(choice.seconds):>10}{host}{fits}"
+            asks = ", with `activations_8bit`" if choice.ruled_out else ""
+            yield f"  {choice.policy:<22}{gigabytes(choice.needed):>10}{duration(choice.seconds):>10}{host}{fits}{asks}"
 
 
 def _table(values: Mapping[str, float], words, *, total: bool = True) -> list[str]:

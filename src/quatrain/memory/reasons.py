@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from quatrain.memory.amounts import gigabytes
-from quatrain.memory.candidates import Candidate, Kept
+from quatrain.memory.candidates import Candidate, Kept, Workshop, ways_to_keep
 from quatrain.memory.request import Request
+from quatrain.memory.standing import Standing
 from quatrain.memory.step import GROUPS, Policy
 
 _WORTH_SAYING = 0.03
@@ -35,7 +36,8 @@ def notes(
             f"{_difference(best, ahead, request)}: {_gain(best, ahead)}"
         )
     faster = [c for c in found if c.needed > request.budget and c.host_needed <= request.host]
-    faster = [c for c in faster if c.seconds < (1 - _WORTH_SAYING) * best.seconds and c.paged <= best.paged]
+    faster = [c for c in faster if c.seconds < (1 - _WORTH_SAYING) * best.seconds]
+    faster = [c for c in faster if c.paged <= best.paged and c.streamed <= best.streamed]
     if faster:
         ahead = min(faster, key=lambda c: (c.needed, c.seconds))
         said.append(
@@ -44,7 +46,23 @@ def notes(
         )
     elif not short:
         said.append("more memory would not make it faster")
-    return said
+    return said + _with_inexact(request, best, fits)
+
+
+def _with_inexact(request: Request, best: Candidate, fits: Callable[[Candidate, Request], bool]) -> list[str]:
+    """What policies that the settings rule out would bring, if that is worth saying."""
+    if not request.inexact:
+        return []
+    wide = request.with_inexact
+    workshop = Workshop(wide, Standing(wide), best.rows)
+    found = (workshop.candidate(kept, best.streamed, paged=best.paged) for kept in ways_to_keep(wide))
+    ahead = min((c for c in found if fits(c, request)), key=lambda c: c.seconds)
+    if ahead.seconds >= (1 - _WORTH_SAYING) * best.seconds:
+        return []
+    return [
+        f"with `activations_8bit`, {_kept_in_words(ahead.kept, wide)}: {_gain(best, ahead)}, with gradients that are "
+        "no longer the same bits"
+    ]
 
 
 def _gain(slow: Candidate, fast: Candidate) -> str:
@@ -79,6 +97,7 @@ def _policy_in_words(policy: Policy) -> str:
     """ "keep everything", or "recompute qkv, gate_up and offload x"."""
     away = {where: [g for g in GROUPS if getattr(policy, g) == where] for where in ("recompute", "offload")}
     said = [f"{where} {', '.join(groups)}" for where, groups in away.items() if groups]
+    said += ["keep gate_up in 8 bits"] if policy.gate_up == "8bit" else []
     return " and ".join(said) or "keep everything"
 
 

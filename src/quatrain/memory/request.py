@@ -1,7 +1,7 @@
 """What a plan is asked for: a model, a device, a budget, and what is decided already."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from quatrain.memory.card import Card
@@ -29,6 +29,8 @@ class Request:
     """How many of them a micro-batch may have; one value, or divisors of `rows`."""
     policies: Mapping[str, Policy]
     """What blocks may keep, by name, from the fastest to the most frugal; the only one, if it is decided."""
+    inexact: Mapping[str, Policy] = field(default_factory=dict)
+    """The same with policies that the settings rule out because they change gradients; empty if there are none."""
     state_bits: int = 8
     """Of AdamW."""
     paging: Paging = "auto"
@@ -42,3 +44,8 @@ class Request:
     def engine(self) -> bool:
         """Whether bytes are those of our own blocks."""
         return self.own_blocks and self.model.fused
+
+    @property
+    def with_inexact(self) -> "Request":
+        """As if nothing was ruled out."""
+        return replace(self, policies=self.inexact or self.policies)

@@ -88,7 +88,7 @@ def request_for(
         max_length=settings.max_length,
         rows=settings.per_device_train_batch_size * settings.gradient_accumulation_steps,
         rows_at_once=_rows_at_once(settings, free=free),
-        policies=_policies(settings, card, own_blocks=own_blocks),
+        **_policies(settings, card, own_blocks=own_blocks),
         state_bits=8 if settings.optim == "adamw_8bit" else 32,
         paging=settings.optim_paged,
         own_blocks=own_blocks,
@@ -117,7 +117,7 @@ def plan_loaded(settings: RunConfig, model: nn.Module, tokens: int) -> Plan:
             max_length=tokens,
             rows=settings.gradient_accumulation_steps,
             rows_at_once=(1,),
-            policies=_policies(settings, card, own_blocks=True),
+            **_policies(settings, card, own_blocks=True),
             state_bits=8 if settings.optim == "adamw_8bit" else 32,
             paging=settings.optim_paged,
             may_stream=False,
@@ -238,15 +238,20 @@ def _rows_at_once(settings: RunConfig, *, free: bool) -> tuple[int, ...]:
     return tuple(divisors[:_MOST_MICRO_BATCHES])
 
 
-def _policies(settings: RunConfig, card: Card, *, own_blocks: bool) -> Mapping[str, Policy]:
-    """What may be kept: the settings' policy, or any that the device and who computes the blocks can carry out."""
+def _policies(settings: RunConfig, card: Card, *, own_blocks: bool) -> dict[str, Mapping[str, Policy]]:
+    """What may be kept: the settings' policy, or any that the device and who computes the blocks can carry out.
+
+    As `Request` has it: `policies`, and `inexact` where the settings rule some out.
+    """
     wanted = settings.gradient_checkpointing
     if wanted != "auto":
-        return {wanted: POLICIES[wanted]}
+        return {"policies": {wanted: POLICIES[wanted]}}
     if not own_blocks:
-        return {name: POLICIES[name] for name in ("off", "on")}
+        return {"policies": {name: POLICIES[name] for name in ("off", "on")}}
     possible = {name: policy for name, policy in POLICIES.items() if card.is_gpu or not policy.offloads}
-    return {name: policy for name, policy in possible.items() if policy.exact or settings.activations_8bit}
+    if settings.activations_8bit:
+        return {"policies": possible}
+    return {"policies": {name: policy for name, policy in possible.items() if policy.exact}, "inexact": possible}
 
 
 def _extras(settings: RunConfig, base: Mapping[str, Any]) -> Extras:

@@ -75,7 +75,7 @@ TRIALS = (
     Trial(model="8b", samples=4, length=2048, keep="on", backend="flash2"),
     Trial(model="8b", samples=16, length=512, keep="off", r=64, dropout=0.1, paged=True),
     Trial(model="8b", samples=1, length=2048, keep="gate_up", streamed=16),
-    Trial(model="33b", samples=1, length=512, keep="off", r=64),
+    Trial(model="33b", samples=1, length=512, keep="off", r=64, steps=6),
     Trial(model="70b", samples=1, length=2048, keep="gate_up"),
     Trial(model="70b", samples=2, length=2048, keep="on"),
 )

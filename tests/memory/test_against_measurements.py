@@ -1,47 +1,52 @@
-"""Plans against what an H200 measured: peaks from the allocator, times from the clock, of committed result files."""
+"""Plans against what an H200 measured, every row of the committed result files: peaks from the allocator, times from
+the clock."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from quatrain.blocks import POLICIES
-from quatrain.memory.candidates import Kept, Workshop
-from quatrain.memory.card import card_named
-from quatrain.memory.request import Request
-from quatrain.memory.standing import Standing
-from tests.memory.models import LLAMA_1B, LLAMA_8B, adapted
+from benchmarks.measurements.planning import Trial, predicted
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
-CONFIGS = {"1b": LLAMA_1B, "8b": LLAMA_8B}
-CASES = ["train_8b_4x2048", "train_8b_4x2048_small", "train_8b_paper", "train_8b_1x2048", "train_1b_1x1024"]
+H200 = torch.device("cuda")
+"""Only named: the plan's card needn't be there."""
 
 
-def candidate(config: dict, samples: int, length: int, keep: str, r: int = 16):
-    card, model = card_named("h200"), adapted(config, r)
-    request = Request(
-        model=model,
-        card=card,
-        budget=card.memory,
-        host=1 << 40,
-        max_length=length,
-        rows=samples,
-        rows_at_once=(samples,),
-        policies=POLICIES,
-    )
-    kept = Kept(keep, keep, len(model.blocks))
-    return Workshop(request, Standing(request), samples).candidate(kept, 0, paged=False)
+def rows_of(case: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(options, rows) of Quatrain's entry in a result file."""
+    result = json.loads((RESULTS / f"{case}.json").read_text(encoding="utf-8"))
+    return result["options"], result["contenders"]["quatrain"]["rows"]
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_step_takes_what_was_measured(case):
-    result = json.loads((RESULTS / f"{case}.json").read_text())
-    options, row = result["options"], result["contenders"]["quatrain"]["rows"]["step"]
-    shape = CONFIGS[options["model"]]
-    found = candidate(shape, options["samples"], options["length"], options["keep"], options["r"])
-    assert 1e3 * found.seconds == pytest.approx(row["ms"]["median"], rel=0.15)
-    recorded = any("run as CUDA graphs" in note for note in row.get("notes", ()))
-    if not recorded and options["samples"] > 1 and options["keep"] == "off":
-        # The memory of blocks that are recorded isn't counted while they are replayed.
-        measured = row["allocated_gib"] * 2**30
-        assert 0.99 * measured <= found.peaks["training"] <= measured + max(0.03 * measured, 150e6)
+def planned_trials() -> list[Any]:
+    """(trial, measured row) of the case that measures plans."""
+    options, rows = rows_of("plan_accuracy")
+    trials = [Trial(**trial) for trial in options["trials"]]
+    return [pytest.param(trial, rows[trial.label], id=trial.label) for trial in trials]
+
+
+def training_trials() -> list[Any]:
+    """The same of the cases that measure steps, none of which a constant was set from."""
+    found = []
+    for path in sorted(RESULTS.glob("train_*.json")):
+        options, rows = rows_of(path.stem)
+        known = {name: options[name] for name in ("model", "samples", "length", "keep", "r")}
+        found.append(pytest.param(Trial(**known), rows["step"], id=path.stem))
+    return found
+
+
+@pytest.mark.parametrize("trial, row", planned_trials())
+def test_peaks_are_within_the_bounds(trial, row):
+    """3 % or 150 MB above, whichever is larger, and never more than 1 % below."""
+    peak, _ = predicted(trial, H200)
+    measured = row["allocated_gib"] * 2**30
+    assert 0.99 * measured <= peak <= measured + max(0.03 * measured, 150e6)
+
+
+@pytest.mark.parametrize("trial, row", planned_trials() + training_trials())
+def test_times_are_within_15_percent(trial, row):
+    _, milliseconds = predicted(trial, H200)
+    assert milliseconds == pytest.approx(row["ms"]["median"], rel=0.15)

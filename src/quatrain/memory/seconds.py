@@ -18,8 +18,10 @@ from quatrain.memory.step import GROUPS, Policy, Step
 
 _GAP, _KERNELS_OF_A_BLOCK = 2e-6, 70
 """Seconds between two kernels, and how many a block asks for forward and backward."""
-_PYTHON_OF_A_BLOCK = 6e-3
+_PYTHON_OF_A_BLOCK = 5.5e-3
 """Seconds that Python needs to ask for them, which the GPU only waits for where a step can't be recorded."""
+_WIDTH_OF_HALF_SPEED = 300
+"""Elements of a product's shorter side at which it reaches half of what wide ones do."""
 _MICRO_BATCH, _OPTIMIZER_STEP = 1.5e-3, 2e-3
 """Seconds of small work around a micro-batch and around an update: ids, positions, the head's ends; norms, clipping."""
 
@@ -119,10 +121,14 @@ class Pace:
         return BlockSeconds(forward, products + attends_back + self._bytes(elements) + kernels, again)
 
     def _product(self, product: Product) -> float:
-        tokens, card = self.step.row.tokens, self.card
-        operations = 2 * tokens * product.outputs * product.extended / (card.flops * self.shares.products)
+        operations = 2 * self.step.row.tokens * product.outputs * product.extended
         weights = sum(linear.numel * (2.516 if linear.four_bits else 4) for linear in product.linears)
-        return operations + weights * self.step.model.item / 2 / (card.bandwidth * self.shares.dequantizing)
+        dequantizing = weights * self.step.model.item / 2 / (self.card.bandwidth * self.shares.dequantizing)
+        return operations / self._rate(min(product.outputs, product.extended)) + dequantizing
+
+    def _rate(self, width: int) -> float:
+        """Operations a second of a product whose shorter side has `width` elements."""
+        return self.card.flops * self.shares.products * width / (width + _WIDTH_OF_HALF_SPEED)
 
     def _attention(self, block: BlockShape) -> tuple[float, float]:
         """Forward and backward: operations of each sample's lower triangle, and every operand once."""
@@ -141,7 +147,7 @@ class Pace:
         operations = 4 * row.supervised * model.vocabulary * model.hidden
         logits = 3 * model.item * row.supervised * model.vocabulary
         passed = logits / (self.card.bandwidth * self.shares.elementwise)
-        return operations / (self.card.flops * self.shares.products) + passed
+        return operations / self._rate(model.hidden) + passed
 
     def _bytes(self, numbers: int) -> float:
         """Seconds to read or write so many numbers a token."""

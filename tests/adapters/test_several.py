@@ -72,6 +72,14 @@ def test_rows_of_one_batch_have_adapters_of_their_own(make, folders):
     assert torch.equal(adapters.model(IDS).logits, alone(make, folders["dora"]))
 
 
+def test_after_rows_of_their_own_the_base_alone_is_there_again(folders):
+    adapters = several(sixteen_bits, folders)
+    with adapters.per_row(["code", None, "math"]):
+        pass
+    assert adapters.active_adapter is None
+    assert torch.equal(adapters.model(IDS).logits, alone(sixteen_bits))
+
+
 def test_rows_are_pefts(folders):
     from peft import PeftModel
 

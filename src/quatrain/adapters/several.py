@@ -96,8 +96,7 @@ class AdapterSet:
             AdapterError: there is none of this name.
         """
         modules = self._of(adapter_name)
-        if self._active is not None:
-            self._take_off(self._shared.get(self._active, {}))
+        self._take_off(self._shared.get(self._active, {}) if self._active is not None else {})
         self._active = adapter_name
         self._put(modules)
 

@@ -9,6 +9,11 @@ from quatrain.report.results.reading import Figure, checked, is_share
 from quatrain.report.sheet import Section, Sheet, Table, short_path
 from quatrain.report.wording import number
 
+_LEAD = "Lines show 95 % intervals over the examples."
+_LEAD_OF_SEVERAL = (
+    " Where models answered the same ones, their difference is surer than two intervals side by side make it look: "
+    "quatrain eval --against compares example by example."
+)
 _MOST_LINES = 70
 """Groups that are drawn; MMLU has 57 subjects."""
 
@@ -64,7 +69,7 @@ def evaluation_sheet(contents: Mapping[str, Any]) -> Sheet:
     return Sheet(
         kind="Quatrain evaluation",
         title=" and ".join(names) if len(names) < 4 else f"{len(names)} models",
-        lead="The same questions to each model. " * several + "Lines show 95 % intervals over the examples.",
+        lead=_LEAD + _LEAD_OF_SEVERAL * several,
         sections=[_section(i, results) for i, results in enumerate(asked.values())],
         facts={} if several else _facts(models[0]),
         sources=[short_path(source) for source in contents],

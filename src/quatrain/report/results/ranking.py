@@ -32,6 +32,7 @@ class Ranking:
     orders: int
     samples: int
     seed: int
+    judge: str = ""
     both_orders: str = ""
     notes: list[str] = field(default_factory=list)
 
@@ -51,10 +52,11 @@ def ranking_sheet(source: str, content: Any) -> Sheet:
         "bootstrap samples": f"{ranking.samples:,}",
         "seed": str(ranking.seed),
     }
+    by = f" of {ranking.judge}" if ranking.judge else ""
     return Sheet(
         kind="Quatrain ranking",
         title=f"{len(ranking.standings)} systems, judged in pairs",
-        lead=f"{ranking.verdicts:,} verdicts on {ranking.items:,} questions.",
+        lead=f"{ranking.verdicts:,} verdicts{by} on {ranking.items:,} questions.",
         sections=[
             Section(title="Ratings", paragraphs=ranking.notes, drawings=_drawings(ranking.standings)),
             Section(title="Verdicts", tables=[_counts(ranking.standings)]),

@@ -9,7 +9,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from quatrain.adapters import adapter_parameters
+from quatrain.adapters import LoraConfig, adapter_parameters
 from quatrain.adapters.loading import stored_adapter
 from quatrain.errors import AdapterError, CheckpointError
 from quatrain.files import Files
@@ -100,8 +100,9 @@ def test_what_isnt_what_was_trained_is_no_success(config_for, monkeypatch, when,
     assert isinstance(last, RunFinished) and last.status == "failed"
 
 
-def test_another_scale_is_a_difference(setup):
-    trained = stored_adapter(setup.model)
+def test_another_scale_or_start_is_a_difference(config_for):
+    trained = stored_adapter(build(config_for(lora=LoraConfig(r=4, init_lora_weights="olora"))).model)
+    assert "start.safetensors has" in str(difference(replace(trained, starts={}), trained))
     layers = {name: replace(layer, lora_alpha=1.0) for name, layer in trained.layers.items()}
     assert "another scale" in str(difference(replace(trained, layers=layers), trained))
     assert difference(trained, trained) is None

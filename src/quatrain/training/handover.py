@@ -14,6 +14,7 @@ from quatrain.adapters import read_adapter, save_adapter
 from quatrain.adapters.loading import stored_adapter
 from quatrain.adapters.peft_format import WEIGHTS
 from quatrain.adapters.peft_tensors import to_tensors
+from quatrain.adapters.starts.start import STARTS
 from quatrain.adapters.stored import StoredAdapter
 from quatrain.errors import CheckpointError
 from quatrain.files import Files, folder_aside
@@ -66,6 +67,8 @@ def difference(stored: StoredAdapter, trained: StoredAdapter) -> str | None:
         return f"it lacks or adds {sorted(there.keys() ^ ours.keys())[0]}"
     if other := [name for name, tensor in ours.items() if not torch.equal(there[name], tensor)]:
         return f"{other[0]} has other values"
+    if stored.starts != trained.starts:
+        return f"{STARTS} has other values"
     scales = [name for name, layer in trained.layers.items() if stored.layers[name].scaling != layer.scaling]
     return f"{scales[0]} has another scale" if scales else None
 

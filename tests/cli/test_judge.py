@@ -98,8 +98,10 @@ def test_replies_without_a_verdict_are_shown(quatrain, folder: Path, endpoint: C
     endpoint.say = lambda prompt: "I like both."
     code, out, _ = quatrain(*comparing(folder, endpoint))
     assert code == 0 and "24 unparsed" in out and "many replies hold no verdict; one of them: I like both." in out
-    code, _, err = quatrain("judge", "rank", folder)
-    assert code == 1 and "of 24 verdicts none could be read" in err
+    (folder / "verdicts" / "other.jsonl").write_text('{"model_a": "x", "model_b": "y", "item": 1, "verdict": "a"}\n')
+    code, out, err = quatrain("judge", "rank", folder, "--orders", 20)
+    assert code == 1 and "error: counter: there is nothing to rank: of 24 verdicts none could be read" in err
+    assert "by other" in out, "a judge who failed doesn't keep the next from being ranked"
 
 
 def test_what_would_be_asked_can_be_seen_first(quatrain, folder: Path, endpoint: ChatServer) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from quatrain.cli import judge_answer, judge_compare
 from quatrain.cli.arguments import in_a_folder
-from quatrain.errors import ConfigError
+from quatrain.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from quatrain.evaluation.judging import Verdict
@@ -78,23 +78,29 @@ def rank(
         raise ConfigError(
             f"--out takes one ranking, and {source} has judges {', '.join(chosen)}; name one with --judge"
         )
-    console = Console(highlight=False)
+    console, unranked = Console(highlight=False), list[str]()
     for name, verdicts in chosen.items():
-        with ProgressDisplay() as display:
-            ranking = rank_systems(
-                verdicts,
-                both_orders=both_orders,  # pyright: ignore[reportArgumentType]
-                orders=orders,
-                samples=samples,
-                seed=seed,
-                progress=display.work,
-            )
+        try:
+            with ProgressDisplay() as display:
+                ranking = rank_systems(
+                    verdicts,
+                    both_orders=both_orders,  # pyright: ignore[reportArgumentType]
+                    orders=orders,
+                    samples=samples,
+                    seed=seed,
+                    progress=display.work,
+                )
+        except DataError as error:
+            unranked.append(f"{name}: {error}")
+            continue
         console.print(ranking_table(name, ranking))
         for line in ranking_facts(ranking):
             console.print(line, markup=False, soft_wrap=True)
         path = out or (ComparisonFolder(source).ranking(name) if source.is_dir() else None)
         if path is not None:
             write_json(path, {"judge": name, **ranking.as_json()})
+    if unranked:
+        raise DataError("; ".join(unranked))
 
 
 @app.command()

@@ -19,7 +19,7 @@ def ranking_table(judge: str, ranking: "Ranking") -> Table:
     for standing in ranking.standings:
         table.add_row(
             standing.system,
-            f"{standing.elo.mean:.0f} ± {standing.elo_error:.1f}",
+            f"{standing.elo.mean:.0f}\u00a0±\u00a0{standing.elo_error:.1f}",
             _range(standing.elo),
             f"{standing.davidson.mean:.0f}",
             _range(standing.davidson),
@@ -64,4 +64,4 @@ def agreement_table(agreement: "Agreement") -> Table:
 
 
 def _range(interval: Any) -> str:
-    return f"{interval.low:.0f} to {interval.high:.0f}"
+    return f"{interval.low:.0f}\u00a0to\u00a0{interval.high:.0f}"

@@ -57,3 +57,17 @@ def test_nothing_to_rank() -> None:
 def test_settings_are_checked(setting: dict) -> None:
     with pytest.raises(ConfigError):
         rank(drawn_verdicts(2, 2), **{**QUICK, **setting})
+
+
+def test_a_judge_that_goes_by_the_order_is_remarked_on() -> None:
+    verdicts = drawn_verdicts(3, 10)
+    for outcome, place in (("a", "first"), ("b", "second")):
+        always = [Verdict(v.model_a, v.model_b, v.item, outcome) for v in verdicts]
+        (note,) = rank(always, **QUICK).notes
+        assert note.endswith(f"mostly the one that stands {place} wins")
+
+
+def test_verdicts_that_share_no_item_are_remarked_on() -> None:
+    apart = [Verdict(v.model_a, v.model_b, str(i), v.verdict) for i, v in enumerate(drawn_verdicts(3, 10))]
+    (note,) = rank(apart, **QUICK).notes
+    assert "an item of its own" in note

@@ -17,6 +17,8 @@ from quatrain.evaluation.statistics import Interval
 BothOrders = Literal["separate", "merged"]
 FEW = 30
 """Verdicts below which a system's rating is remarked on: its Elo may still be on the way from the start."""
+BIASED = 0.75
+"""Share of the decided verdicts from which one place is remarked on as the winner."""
 
 _LEVEL = (2.5, 97.5)
 _NORMAL_95 = 1.96
@@ -96,6 +98,7 @@ def rank(
     told = progress or (lambda *at: None)
     elo_RS = elo_over_orders(matches, orders=orders, seed=seed, progress=lambda *at: told("Elo over orders", *at))
     drawn_BS = bootstrap_ratings(matches, samples=samples, seed=seed, progress=lambda *at: told("bootstrap", *at))
+    facts = order_facts(verdicts)
     standings = _standings(matches, elo_RS, davidson_ratings(matches), drawn_BS)
     return Ranking(
         standings=tuple(sorted(standings, key=lambda standing: -standing.elo.mean)),
@@ -107,8 +110,8 @@ def rank(
         orders=orders,
         samples=samples,
         seed=seed,
-        order=order_facts(verdicts),
-        notes=(*_notes(standings), *_note_on_items(matches)),
+        order=facts,
+        notes=(*_notes(standings), *_note_on_items(matches), *_note_on_order(facts)),
     )
 
 
@@ -129,6 +132,14 @@ def _standings(matches: Matches, elo_RS: np.ndarray, likeliest_S: np.ndarray, dr
         )
         for i, system in enumerate(matches.systems)
     ]
+
+
+def _note_on_order(facts: OrderFacts) -> list[str]:
+    share = facts.first_share
+    if share is None or 1 - BIASED < share < BIASED:
+        return []
+    place = "first" if share > 0.5 else "second"
+    return [f"the judge goes by the order more than by the answers: mostly the one that stands {place} wins"]
 
 
 def _note_on_items(matches: Matches) -> list[str]:

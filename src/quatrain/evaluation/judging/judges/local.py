@@ -85,7 +85,7 @@ class LikelihoodJudge:
             by_letter = dict(zip(LETTERS, found.log_probs, strict=True))
             likeliest = max(by_letter, key=by_letter.__getitem__)
             said = ", ".join(f"{letter} {log_prob:.3f}" for letter, log_prob in by_letter.items())
-            tell(number, Reply(LETTERS[likeliest], f"log-probabilities: {said}"))
+            tell(number, Reply(LETTERS[likeliest], f"log-probabilities: {said}", len(asked[number].sample)))
         return []
 
     def _sample(self, prompt: str) -> Sample:

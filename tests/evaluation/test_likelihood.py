@@ -79,3 +79,13 @@ def test_our_own_blocks_say_the_same(model):
     theirs = list(asks(asked))
     asks._objective = Objective(model, fused_blocks="on")
     assert agree(list(asks(asked)), theirs)
+
+
+def test_logits_are_made_in_float32_from_the_heads_own_weights(monkeypatch):
+    monkeypatch.setattr(logits, "_ELEMENTS", 100)
+    torch.manual_seed(0)
+    head = torch.nn.Linear(16, 37, dtype=torch.bfloat16)
+    hidden = torch.randn(11, 16, dtype=torch.bfloat16)
+    exact = hidden.double() @ head.weight.double().T + head.bias.double()
+    found = torch.cat(list(logits.chunks_of_logits(hidden, head, 2.0, 3.0)))
+    torch.testing.assert_close(found.double(), 3 * torch.tanh(2 * exact / 3), rtol=1e-5, atol=1e-5)

@@ -9,6 +9,8 @@ from quatrain.evaluation import Evaluation, TaskFigures, perplexity
 from quatrain.evaluation.statistics import Interval
 
 _WIDE = 200
+_ALL_EQUAL = "all are equal"
+"""Instead of an interval: values that don't differ say nothing about how far their mean may be off."""
 
 
 def print_figures(evaluation: Evaluation, *, groups: bool = False) -> None:
@@ -59,14 +61,14 @@ def print_differences(after: Evaluation, before: Evaluation) -> None:
     """
     table = _table("task", "metric", "before", "after", "difference", "95 % interval", "shown")
     for one in after.differences_from(before):
-        low, high = (f"{value:+.4f}" for value in (one.change.low, one.change.high))
+        change = one.change
         table.add_row(
             one.task,
             one.metric,
             _figure(one.before),
             _figure(one.after),
-            f"{one.change.mean:+.4f}",
-            f"{low} to {high}",
+            f"{change.mean:+.4f}",
+            _ALL_EQUAL if change.is_point else f"{change.low:+.4f} to {change.high:+.4f}",
             one.verdict,
         )
     console = _console()
@@ -93,4 +95,4 @@ def _figure(value: float) -> str:
 
 
 def _range(interval: Interval) -> str:
-    return f"{_figure(interval.low)} to {_figure(interval.high)}"
+    return _ALL_EQUAL if interval.is_point else f"{_figure(interval.low)} to {_figure(interval.high)}"

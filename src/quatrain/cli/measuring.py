@@ -81,4 +81,5 @@ def _called(named: str) -> str:
     path = Path(named).expanduser()
     if not path.exists():
         return named
-    return path.resolve().stem if path.is_file() else path.resolve().name
+    # A run may be named by a link such as runs/latest; a file's own name says more than that of a hub's cached blob.
+    return path.stem if path.is_file() else path.resolve().name

@@ -47,7 +47,8 @@ def test_pairing_takes_out_what_both_share():
 
 def test_equal_sides_show_no_difference():
     difference = paired_difference([1, 0, 1], [1, 0, 1])
-    assert difference == Interval(0.0, 0.0, 0.0) and 0 in difference
+    assert difference == Interval(0.0, 0.0, 0.0) and 0 in difference and difference.is_point
+    assert not mean_interval([0.0, 1.0]).is_point
 
 
 def test_the_seed_decides_and_the_parts_dont(monkeypatch):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from quatrain.adapters.provenance import provenance_of
+from quatrain.device import name as device_name
 from quatrain.errors import ConfigError, DataError, OutputError
 from quatrain.evaluation.tasks.answer_file import AnswerFile, read_answers
 from quatrain.evaluation.tasks.figures import Difference, TaskFigures
@@ -135,7 +136,7 @@ def _note(subject: Subject, figures: TaskFigures, source: str) -> None:
     path = subject.folder / RESULTS
     try:
         results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else _heading(subject)
-        told = {"source": source, **figures.to_dict()}
+        told = {"source": source, "device": device_name(subject.model.device), **figures.to_dict()}
         results["tasks"][f"{file_name(figures.task)}-{figures.asked[:DIGITS]}"] = told
         with file_aside(path) as file:
             file.write((json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode())

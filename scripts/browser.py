@@ -102,18 +102,17 @@ class Browser:
         os.waitpid(self._process, 0)
         self._profile.cleanup()
 
-    def open(self, file: Path, *, width: int = 1200, height: int = 900, dark: bool = False, scale: float = 1) -> Page:
+    def open(self, file: Path, *, width: int = 1200, height: int = 900, dark: bool = False) -> Page:
         """Load a file and wait until it has been laid out.
 
         Args:
             width, height: of the window, in pixels of the page. dark: the reader's mode.
-            scale: pixels of a picture for one of the page.
         """
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         page = Page(self, self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"])
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable", page.session)
-        metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": width < 600}
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.call("Emulation.setDeviceMetricsOverride", page.session, **metrics)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", page.session, features=[scheme])

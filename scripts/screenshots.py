@@ -43,7 +43,8 @@ def main() -> int:
             illustrate(browser, arguments.docs / "report.html", PICTURES / "run", *RUN_SHOWN)
             if STUDY.exists():
                 illustrate(browser, STUDY, PICTURES / "study", *STUDY_SHOWN)
-    print("\n".join(troubles), file=sys.stderr)
+    for trouble in troubles:
+        print(trouble, file=sys.stderr)
     return 1 if troubles else 0
 
 

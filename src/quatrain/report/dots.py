@@ -32,7 +32,7 @@ class Measured:
     group: str = ""
     """Lines of a group stand under its name."""
     text: str | None = None
-    """The result in words; None: the mean in three digits, with half the interval."""
+    """The result in words; None: the mean in three digits, and the interval."""
 
     @property
     def interval(self) -> tuple[float, float] | None:

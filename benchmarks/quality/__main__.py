@@ -31,7 +31,7 @@ from benchmarks.quality.page import write_page
 from benchmarks.quality.results import Book
 from benchmarks.quality.study import Study
 from benchmarks.quality.tables import NEEDS, TABLES
-from benchmarks.quality.tables.learning_rates import chosen, outdated
+from benchmarks.quality.tables.learning_rates import chosen, outdated, tried_of
 from benchmarks.quality.tasks import data_paths
 from benchmarks.results import RESULTS
 from quatrain.device import pick
@@ -63,26 +63,29 @@ def study(arguments: argparse.Namespace) -> list[str]:
     """Measures what isn't there yet. → the cells that failed, with their reasons."""
     began = time.time()
     names = _with_needed(arguments.tables or list(TABLES))
-    scale = _scale(arguments)
-    devices = _devices(arguments.device)
+    scale, devices, data = _scale(arguments), _devices(arguments.device), data_paths()
     titles = {name: module.TITLE for name, module in TABLES.items()}
     book = Book(arguments.results, titles, machine(devices[0]), versions(QUATRAIN))
-    deadline = began + arguments.seconds if arguments.seconds else float("inf")
-    where = Where(model=_model(arguments), data=data_paths(), device=devices[0], deadline=deadline)
-    workers = arguments.workers or (WORKERS_A_GPU * len(devices) if devices[0].type == "cuda" else 1)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
-    with Study(book, where, devices, workers, partial(print, flush=True)) as running:
-        running.measure(_cells(names, Plan(scale)))
-        tried = [row for row in book.rows("learning_rates") if row["steps"] == scale.steps_on(row["task"])]
-        rates = chosen(tried)
-        dropped = sum(book.drop(name, partial(outdated, rates=rates)) for name in names if NEEDS.get(name))
-        if dropped:
-            print(f"{dropped} trainings at rates that have lost since are measured again", flush=True)
-        everything = _cells(names, Plan(scale, rates))
-        running.measure(everything)
-    left = sum(not book.has(cell) for cell in everything)
-    print(f"{left} cells are left, {len(running.failed)} failed; {time.time() - began:.0f} s", flush=True)
+    slots = arguments.workers or (WORKERS_A_GPU if devices[0].type == "cuda" else 1)
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // (slots * len(devices)))))
+    left = partial(_left, names, scale, book)
+    with Study(book, devices, slots, partial(print, flush=True)) as running:
+        deadline = began + arguments.seconds if arguments.seconds is not None else float("inf")
+        where = Where(model=_model(arguments), data=data, device=devices[0], deadline=deadline)
+        running.measure(left, where)
+    print(f"{len(left())} cells are left, {len(running.failed)} failed; {time.time() - began:.0f} s", flush=True)
     return running.failed
+
+
+def _left(names: Sequence[str], scale: Scale, book: Book) -> list[Cell]:
+    """The cells to measure, as far as they are known; trainings at rates that have lost since are among them again."""
+    rows = book.rows("learning_rates")
+    tried = tried_of([row for row in rows if row["steps"] == scale.steps_on(row["task"])])
+    plan = Plan(scale, chosen(tried, scale.grid), tried)
+    for name in names:
+        if NEEDS.get(name):
+            book.drop(name, partial(outdated, rates=plan.rates))
+    return [cell for name in names for cell in TABLES[name].cells(plan) if not book.has(cell)]
 
 
 def _devices(asked: str) -> list[torch.device]:
@@ -91,10 +94,6 @@ def _devices(asked: str) -> list[torch.device]:
     if asked == "auto" and first.type == "cuda":
         return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     return [first]
-
-
-def _cells(names: Sequence[str], plan: Plan) -> list[Cell]:
-    return [cell for name in names for cell in TABLES[name].cells(plan)]
 
 
 def _with_needed(names: Sequence[str]) -> list[str]:
@@ -126,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", type=int, nargs="+", metavar="N", help="seeds of every run (1 2 3)")
     add("--steps", type=int, metavar="N", help=f"optimizer steps on GSM8K ({Scale.steps})")
     add("--seconds", type=float, metavar="S", help="stop after so many seconds, and keep what is done")
-    add("--workers", type=int, metavar="N", help="processes (4 for each GPU, else 1)")
+    add("--workers", type=int, metavar="N", help="processes on each device (4 on a GPU, else 1)")
     add("--device", default="auto", help="cuda:0 or cpu, say; all GPUs if there are any")
     add("--model", metavar="NAME", help="another base: a hub name or a folder")
     add("--quick", action="store_true", help="a rehearsal; its figures mean nothing")

@@ -1,5 +1,6 @@
 """One measurement of a study: what it is decides its place in the result file, and nothing else does."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -20,6 +21,11 @@ class Cell:
     """All that decides the outcome; plain values that survive JSON."""
     alone: bool = False
     """Its time is a result, so nothing else runs on the device meanwhile."""
+
+    @property
+    def key(self) -> str:
+        """The same for the same cell."""
+        return json.dumps([self.table, dict(self.settings)], sort_keys=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +66,8 @@ class Scale:
     ranks: tuple[int, ...] = (4, 8, 16, 32, 64)
     block_sizes: tuple[int, ...] = (32, 64, 128, 256)
     seeds: tuple[int, ...] = (1, 2, 3)
-    grid: int = 5
-    """Learning rates that are tried for a method, at most."""
+    grid: int = 3
+    """Learning rates that are tried for a method at first."""
 
     def answers_on(self, task: str, seed: int) -> int:
         """Questions that a run of this seed answers: the first one's, and GSM8K's."""
@@ -78,7 +84,9 @@ class Plan:
 
     scale: Scale
     rates: Mapping[str, float] = field(default_factory=dict)
-    """The chosen learning rate of each contest of :mod:`tables.learning_rates` that has been measured."""
+    """The chosen learning rate of each contest of :mod:`tables.learning_rates` that is decided."""
+    tried: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
+    """The losses of each contest so far, by rate."""
 
 
 QUICK = Scale(

@@ -60,11 +60,9 @@ class Book:
         self._rows[cell.table].append(_plain(cell.settings) | dict(measured))
         self._write(cell.table, list(cell.settings))
 
-    def drop(self, table: str, outdated: Callable[[Row], bool]) -> int:
-        """Takes rows out of a table, whose file follows with the next cell. → how many."""
-        before = self._rows[table]
-        self._rows[table] = [row for row in before if not outdated(row)]
-        return len(before) - len(self._rows[table])
+    def drop(self, table: str, outdated: Callable[[Row], bool]) -> None:
+        """Takes rows out of a table; its file follows with the next cell."""
+        self._rows[table] = [row for row in self._rows[table] if not outdated(row)]
 
     def _write(self, table: str, settings: Sequence[str]) -> None:
         rows = self._rows[table]

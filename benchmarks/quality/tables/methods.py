@@ -22,7 +22,7 @@ from benchmarks.quality.tables.contests import (
     training,
     usual,
 )
-from benchmarks.quality.tables.learning_rates import RATES
+from benchmarks.quality.tables.learning_rates import FIRST
 from benchmarks.quality.training import Training, settings_of
 
 TITLE = "Methods"
@@ -35,7 +35,7 @@ COMPARED: Mapping[str, Tuning] = {
 
 def cells(plan: Plan) -> Iterator[Cell]:
     for how in COMPARED.values():
-        yield _cell(_run(plan, how, RATES["gsm8k"][how.method][0], timed=True), alone=True)
+        yield _cell(_run(plan, how, FIRST[how.method], timed=True), alone=True)
     for how in OTHERS.values():
         rate = plan.rates.get(contest("gsm8k", how))
         if rate is not None:

@@ -20,7 +20,7 @@ def invented(cell: Cell, where: Where) -> tuple[dict[str, Any], float]:
     if cell.measure == "four_bits":
         texts = {f"{task}_{what}": 4.0 for task in where.data for what in ("loss", "perplexity")}
         return {"linear_bits": 4.5, "model_bits": 6.0, "normal_error": 0.09, **texts}, 0.0
-    middle = learning_rates.RATES[settings.get("task", "gsm8k")][settings["method"]][0]
+    middle = learning_rates.FIRST[settings["method"]]
     loss = 1.0 + abs(settings["learning_rate"] - middle) + settings["seed"] / 1000
     found = {
         "loss": loss,
@@ -71,7 +71,7 @@ def test_everyone_trains_at_the_rate_that_won(call, tmp_path: Path):
     assert {path.stem for path in tmp_path.iterdir()} == {"learning_rates", "parity"}
     rows = read(tmp_path / "parity.json")["rows"]
     assert {row["seed"] for row in rows} == {1, 2}
-    assert all(row["learning_rate"] == learning_rates.RATES[row["task"]][row["method"]][0] for row in rows)
+    assert all(row["learning_rate"] == learning_rates.FIRST[row["method"]] for row in rows)
 
 
 def test_what_comes_too_late_is_left_for_the_next_call(call, tmp_path: Path, monkeypatch, capsys):

@@ -92,9 +92,7 @@ class Plan:
 
     def __str__(self) -> str:
         """All of it for a person, a fact a line."""
-        bound = "" if self.exact else "at most "
-        share = f"{bound}{gigabytes(self.needed)} of {gigabytes(self.budget)}"
-        lines = [f"{self.device}: {share}, {duration(self.seconds)} a step", *self._blocks(), ""]
+        lines = [f"{self.device}: {self._share}, {duration(self.seconds)} a step", *self._blocks(), ""]
         lines += _table(self.bytes_by_part, gigabytes)
         lines += _table({"peak of a step": self.peak, "outside tensors": self.outside_tensors}, gigabytes, total=False)
         others = ", ".join(f"{gigabytes(nbytes)} {when}" for when, nbytes in self.peaks.items() if when != "training")
@@ -111,9 +109,14 @@ class Plan:
     def in_one_line(self) -> str:
         """For a log."""
         return (
-            f"{gigabytes(self.needed)} of {gigabytes(self.budget)} on {self.device}, {duration(self.seconds)} a step, "
+            f"{self._share} on {self.device}, {duration(self.seconds)} a step, "
             f"in micro-batches of {self.micro_batch_tokens:,} tokens; {'; '.join(self._blocks())}"
         )
+
+    @property
+    def _share(self) -> str:
+        bound = "" if self.exact else "at most "
+        return f"{bound}{gigabytes(self.needed)} of {gigabytes(self.budget)}"
 
     def _blocks(self) -> Iterator[str]:
         """Which blocks keep what, and where weights and state are."""

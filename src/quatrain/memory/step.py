@@ -77,10 +77,10 @@ def group_bytes(block: BlockShape, row: Row, item: int) -> dict[str, int]:
     return found
 
 
-def eight_bit_bytes(block: BlockShape, row: Row) -> int:
-    """Gate and up in 8 bits, and their scales."""
-    half = block.gate_up.outputs // 2
-    return row.tokens * 2 * (half + 4 * -(-half // BLOCK))
+def eight_bit_bytes(block: BlockShape, row: Row, item: int) -> int:
+    """What the group gate_up takes with gate and up in 8 bits, and scales."""
+    half, ranks = block.gate_up.outputs // 2, block.gate_up.rank + block.down.rank
+    return row.tokens * (2 * (half + 4 * -(-half // BLOCK)) + item * ranks)
 
 
 def shared_buffers(model: ModelShape, row: Row) -> dict[str, int]:
@@ -128,7 +128,7 @@ class Step:
         """A tensor [T, H]."""
         sizes = {block: group_bytes(block, row, model.item) for block in dict.fromkeys(self.blocks)}
         self.sizes = [sizes[block] for block in self.blocks]
-        self.in_8_bits = [eight_bit_bytes(block, row) for block in self.blocks]
+        self.eight_bits = [eight_bit_bytes(block, row, model.item) for block in self.blocks]
         scratch = {block: self._attention(block) for block in sizes}
         self.scratch = [scratch[block] for block in self.blocks]
         self.head = head_bytes(model, row)
@@ -156,16 +156,11 @@ class Step:
     def at(self, where: str, policies: Sequence[Policy]) -> list[int]:
         """Bytes of each block's groups that its policy has at `where`: "keep", in 8 bits too, or "offload"."""
         found = [_at(where, sizes, policy) for sizes, policy in zip(self.sizes, policies, strict=True)]
-        if where == "keep":
-            for index, nbytes in enumerate(self._codes(policies)):
-                if nbytes:
-                    wide = self.model.item * self.row.tokens * self.blocks[index].gate_up.outputs
-                    found[index] += self.sizes[index]["gate_up"] - wide + nbytes
-        return found
+        return list(map(sum, zip(found, self._in_8_bits(policies), strict=True))) if where == "keep" else found
 
-    def _codes(self, policies: Sequence[Policy]) -> list[int]:
+    def _in_8_bits(self, policies: Sequence[Policy]) -> list[int]:
         """What each block keeps in 8 bits."""
-        return [size if policy.gate_up == "8bit" else 0 for size, policy in zip(self.in_8_bits, policies, strict=True)]
+        return [size if policy.gate_up == "8bit" else 0 for size, policy in zip(self.eight_bits, policies, strict=True)]
 
     def _attention(self, block: BlockShape) -> tuple[int, int]:
         arguments = (block, self.row.tokens, self.row.backend, self.model.item)
@@ -177,19 +172,19 @@ class Step:
         # The embedded tokens are the caller's until the forward ends, whatever the first block keeps.
         embedded = 0 if policies[0].x == "keep" else self.stream
         residual, leaving = 0, 0
-        keeps, codes = self.at("keep", policies), self._codes(policies)
+        keeps, in_8_bits = self.at("keep", policies), self._in_8_bits(policies)
         for index, (sizes, policy) in enumerate(zip(self.sizes, policies, strict=True)):
             # All of a block is there until it is done, x2 of the one before, which the loop holds, and what leaves.
             whole = residual + sum(sizes.values()) + (embedded if index else 0) + leaving
             moment.look(working=whole - sizes["x2"] - sizes["gate_up"] + self.scratch[index][0])
-            moment.look(working=whole + codes[index])
+            moment.look(working=whole + in_8_bits[index])
             moment.kept += keeps[index]
             residual = self.stream if policy.x2 == "recompute" else 0
             leaving = _at("offload", sizes, policy) or leaving
         moment.look(working=embedded + residual + 2 * self.stream + leaving)
 
     def _backward(self, policies: Sequence[Policy], moment: "_Moment") -> None:
-        away, keeps, codes = self.at("offload", policies), self.at("keep", policies), self._codes(policies)
+        away, keeps, in_8_bits = self.at("offload", policies), self.at("keep", policies), self._in_8_bits(policies)
         last = _last_to_leave(away)
         for index in reversed(range(len(self.blocks))):
             sizes = self.sizes[index]
@@ -197,7 +192,7 @@ class Step:
             # The next block's tensors come back while this one computes; those of the last to leave never went.
             beside = sum(away[other] for other in {last, index - 1} if other is not None and 0 <= other < index)
             working = self.stream + sum(sizes.values()) + beside
-            moment.look(working=working + codes[index])
+            moment.look(working=working + in_8_bits[index])
             moment.look(working=working - sizes["gate_up"] - self.stream + self.scratch[index][1])
 
 

@@ -82,6 +82,8 @@ SHAPES = {
     "smollm2": Shape(
         hidden=576, feed_forward=1536, blocks=30, heads=9, kv_heads=3, head_size=64, vocabulary=49152, tied=True
     ),
+    # A small one that is quickly written to files.
+    "300m": Shape(hidden=1024, feed_forward=4096, blocks=16, heads=16, kv_heads=4, head_size=64, vocabulary=8192),
     # What the gates run on: heads as large as those of the models that they stand in for, everything else small.
     "gate_8b": Shape(hidden=512, feed_forward=832, blocks=2, heads=4, kv_heads=2, head_size=128, vocabulary=1024),
     "gate_1b": Shape(

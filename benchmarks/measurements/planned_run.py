@@ -100,9 +100,9 @@ def _row(planned: Any, checked: Any, trial: Trial) -> Row:
 
 
 TRIALS = (
-    Trial(model="1b", memory="12GB", length=2048),
-    Trial(model="1b", memory="6GB", length=2048),
-    Trial(model="1b", memory="3.2GB", length=2048),
+    Trial(model="300m", memory="6GB", length=2048),
+    Trial(model="300m", memory="2.5GB", length=2048),
+    Trial(model="300m", memory="1.8GB", length=2048),
 )
 TINY = (Trial(model="tiny", memory="8GB", length=64, steps=2),)
 

@@ -4,9 +4,24 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from quatrain.adapters import LoraConfig
+from quatrain.adapters import LoraConfig, adapter_parameters
+from quatrain.runlog import RunFolder
 from quatrain.training import RunConfig
+from quatrain.training.build import Setup
+
+
+def change(setup: Setup) -> None:
+    """What training does to an adapter, as far as its files can tell."""
+    with torch.no_grad():
+        for parameter in adapter_parameters(setup.model).values():
+            parameter.copy_(torch.randn(parameter.shape))
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunFolder:
+    return RunFolder(tmp_path / "run")
 
 
 @pytest.fixture(scope="session")

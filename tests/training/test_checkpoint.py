@@ -22,24 +22,13 @@ from quatrain.training.checkpoint import REQUIRED, find_checkpoint, save_checkpo
 from quatrain.training.checkpoints_kept import remove_old_checkpoints
 from quatrain.training.seal import MANIFEST, flaw
 from quatrain.training.state import Progress
+from tests.training.conftest import change
 from tests.training.faults import FaultyFiles, fail
 
 
 @pytest.fixture
 def setup(config_for) -> Setup:
     return build(config_for(max_steps=9, eval_data=None))
-
-
-@pytest.fixture
-def folder(tmp_path) -> RunFolder:
-    return RunFolder(tmp_path / "run")
-
-
-def change(setup: Setup) -> None:
-    """What training does to an adapter, as far as a checkpoint can tell."""
-    with torch.no_grad():
-        for parameter in adapter_parameters(setup.model).values():
-            parameter.copy_(torch.randn(parameter.shape))
 
 
 def saved(folder: RunFolder, setup: Setup, *steps: int) -> None:

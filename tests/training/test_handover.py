@@ -18,6 +18,7 @@ from quatrain.training import saving, train
 from quatrain.training.build import Setup, build
 from quatrain.training.handover import difference, hand_over
 from quatrain.training.seal import MANIFEST, flaw
+from tests.training.conftest import change
 from tests.training.faults import FaultyFiles, fail
 
 WEIGHTS = "adapter_model.safetensors"
@@ -26,17 +27,6 @@ WEIGHTS = "adapter_model.safetensors"
 @pytest.fixture
 def setup(config_for) -> Setup:
     return build(config_for(max_steps=2, eval_data=None))
-
-
-@pytest.fixture
-def folder(tmp_path) -> RunFolder:
-    return RunFolder(tmp_path / "run")
-
-
-def change(setup: Setup) -> None:
-    with torch.no_grad():
-        for parameter in adapter_parameters(setup.model).values():
-            parameter.copy_(torch.randn(parameter.shape))
 
 
 def test_it_is_sealed_and_peft_loads_it(folder, setup, tiny_llama_dir):

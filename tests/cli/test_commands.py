@@ -230,6 +230,17 @@ def test_wrong_exports_are_one_line(quatrain, trained_folder, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_report_makes_a_page_of_results_and_refuses_other_files(quatrain, tmp_path):
+    figures = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    task = {"task": "quiz", "asked": "a1", "questions": 6, "metrics": {"accuracy": figures}}
+    (tmp_path / "results.json").write_text(json.dumps({"model": "base", "tasks": {"quiz-a1": task}}))
+    code, out, _ = quatrain("report", tmp_path)
+    assert code == 0 and "results.html" in out and "50.0 (40.0 to 60.0)" in (tmp_path / "results.html").read_text()
+    (tmp_path / "other.json").write_text("{}")
+    code, _, err = quatrain("report", tmp_path / "other.json")
+    assert code == 1 and "a page is made from" in err and "Traceback" not in err
+
+
 def test_report_prints_the_numbers(quatrain, run_folder):
     code, out, _ = quatrain("report", run_folder)
     assert code == 0 and "report.html" in out

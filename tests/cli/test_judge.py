@@ -1,5 +1,6 @@
 """`quatrain judge` as a person runs it: from questions to a ranking, stopped and gone on with."""
 
+import io
 import json
 import signal
 import subprocess
@@ -108,6 +109,20 @@ def test_what_would_be_asked_can_be_seen_first(quatrain, folder: Path, endpoint:
     code, out, _ = quatrain(*comparing(folder, endpoint, "--dry-run", "--against", "long"))
     assert code == 0 and "16 verdicts to ask for" in out and not endpoint.bodies
     assert not (folder / "verdicts").exists()
+
+
+class Terminal(io.StringIO):
+    """A person at the keyboard."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_person_is_asked_before_money_is_spent(quatrain, folder: Path, endpoint: ChatServer) -> None:
+    code, out, _ = quatrain(*comparing(folder, endpoint), stdin=Terminal("n\n"))
+    assert code == 1 and "Ask the endpoint?" in out and not endpoint.bodies
+    assert quatrain(*comparing(folder, endpoint), stdin=Terminal("y\n"))[0] == 0 and len(endpoint.bodies) == 24
+    assert "Ask" not in quatrain(*comparing(folder, endpoint), stdin=Terminal(""))[1], "nothing is left to ask"
 
 
 @pytest.mark.parametrize(

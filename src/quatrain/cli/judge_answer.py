@@ -149,8 +149,12 @@ def _let_answer(
     from quatrain.training.opening import open_model
 
     name = path.name.removesuffix(".jsonl")
-    settings = {"kind": "model", "model": source, "quantization": loading["quantization"], **how}
-    with row_log(path, {**settings, "sampling": asdict(how["sampling"])}) as log:
+    settings = {"kind": "model", "model": source, "quantization": loading["quantization"]}
+    settings |= {name: how[name] for name in ("system", "max_new_tokens")} | asdict(how["sampling"])
+    if how["sampling"].temperature > 0:
+        # What is drawn depends on which questions share a batch.
+        settings |= {name: how[name] for name in ("seed", "batch_size")}
+    with row_log(path, settings) as log:
         if {question.item for question in questions} <= {row.values.get("item") for row in log.rows}:
             display.say(f"{name}: all {len(questions)} questions are answered")
             return

@@ -51,10 +51,13 @@ class Job:
             f"{len(items):,} questions, both orders"
         )
         if isinstance(self.config, EndpointConfig) and left:
-            into, out = prompt_tokens(left), len(left) * self.config.max_tokens
-            said += f"; about {into:,} tokens of prompts, at most {out:,} of replies"
-            if self._priced:
-                said += f"; at most {self._cost(into, out):,.2f} by your prices, attempts that fail aside"
+            into, longest = prompt_tokens(left), self.config.longest_reply
+            said += f"; about {into:,} tokens of prompts"
+            if longest is not None:
+                said += f", at most {len(left) * longest:,} of replies"
+                if self._priced:
+                    cost = self._cost(into, len(left) * longest)
+                    said += f"; at most {cost:,.2f} by your prices, attempts that fail aside"
         return said
 
     def run(self, *, wait_for_yes: bool) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from quatrain.errors import ConfigError, DataError
 from quatrain.evaluation.judging import Verdict, rank
+from quatrain.evaluation.judging.verdicts import Outcome
 from tests.evaluation.judging.drawn import drawn_verdicts
 
 QUICK: dict[str, Any] = {"orders": 50, "samples": 50}
@@ -61,7 +62,8 @@ def test_settings_are_checked(setting: dict) -> None:
 
 def test_a_judge_that_goes_by_the_order_is_remarked_on() -> None:
     verdicts = drawn_verdicts(3, 10)
-    for outcome, place in (("a", "first"), ("b", "second")):
+    places: dict[Outcome, str] = {"a": "first", "b": "second"}
+    for outcome, place in places.items():
         always = [Verdict(v.model_a, v.model_b, v.item, outcome) for v in verdicts]
         (note,) = rank(always, **QUICK).notes
         assert note.endswith(f"mostly the one that stands {place} wins")

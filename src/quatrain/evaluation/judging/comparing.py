@@ -45,9 +45,8 @@ class Compared:
 
     verdicts: Counter[str]
     """Outcome → how many, those of earlier calls included."""
-    asked: int
-    """Replies that came in this call."""
     prompt_tokens: int
+    """In this call."""
     reply_tokens: int
     missing: int
     """Pairs that are left without a reply."""
@@ -148,7 +147,6 @@ def compare(
     counts.update(reply.verdict for reply in replies)
     return Compared(
         verdicts=Counter[str](counts),
-        asked=len(replies),
         prompt_tokens=sum(reply.prompt_tokens for reply in replies),
         reply_tokens=sum(reply.reply_tokens for reply in replies),
         missing=len(left) - len(replies),

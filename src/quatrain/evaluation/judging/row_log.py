@@ -1,8 +1,9 @@
 """Rows that cost time or money: appended to a file of JSON lines as they come, and never made twice.
 
 Beside `NAME.jsonl` lies `NAME.settings.json`: all that decides what a row says. A process that goes on where another
-was stopped must have the same settings, or the file would hold rows of two kinds. Each row is handed to the operating
-system at once; a last line that a crash has torn is removed by the next writer, and left out by readers.
+was stopped must have the same settings, or the file would hold rows of two kinds. Each row is on the disk before the
+next is made, which costs nothing beside what a row costs; a last line that a crash has torn is removed by the next
+writer, and left out by readers.
 """
 
 import json
@@ -40,6 +41,7 @@ class RowLog:
         try:
             self._file.write(text)
             self._file.flush()
+            os.fsync(self._file.fileno())
         except OSError as error:
             raise OutputError(f"{self._path} can't be written ({error}); what it holds stays. Free space") from error
 
@@ -63,13 +65,11 @@ def row_log(path: Path, settings: Mapping[str, Any]) -> Iterator[RowLog]:
             remove_torn_line(path)
             rows = read_log(path) if path.exists() else []
             _settle(settings_file(path), settings, begun=bool(rows))
-            with path.open("ab") as file:
-                yield RowLog(path, file, rows)
-                os.fsync(file.fileno())
+            file = path.open("ab")
         except OSError as error:
-            if isinstance(error, OutputError):
-                raise
             raise OutputError(f"{path} can't be written ({error}); choose another folder") from error
+        with file:
+            yield RowLog(path, file, rows)
 
 
 def read_log(path: Path) -> list[Row]:

@@ -34,9 +34,14 @@ def test_verdicts_come_with_their_words_and_tokens(endpoint: ChatServer) -> None
 
 
 def test_a_requests_parameters_are_the_users(endpoint: ChatServer) -> None:
-    asked(endpoint, ["x"], request={"max_tokens": None, "max_completion_tokens": 9, "temperature": 1})
-    assert endpoint.bodies[0].keys() == {"model", "messages", "max_completion_tokens", "temperature"}
-    assert (endpoint.bodies[0]["max_completion_tokens"], endpoint.bodies[0]["temperature"]) == (9, 1)
+    own = {"max_tokens": None, "max_completion_tokens": 9, "temperature": 1, "chat_template_kwargs": {"thinking": True}}
+    asked(endpoint, ["x"], request=own)
+    sent = {name: value for name, value in endpoint.bodies[0].items() if name not in ("model", "messages")}
+    assert sent == {name: value for name, value in own.items() if value is not None}
+    config: dict[str, Any] = {"model": "wise", "base_url": endpoint.address}
+    assert EndpointConfig(**config, request=own).longest_reply == 9
+    assert EndpointConfig(**config, request={"max_tokens": None}).longest_reply is None
+    assert EndpointConfig(**config).longest_reply == 1024
 
 
 def test_no_key_is_sent_where_none_is_wanted(endpoint: ChatServer) -> None:
@@ -180,7 +185,15 @@ def test_a_missing_key_is_said_before_anything_is_asked(endpoint: ChatServer, mo
 
 
 @pytest.mark.parametrize(
-    "setting", [{"base_url": "host/v1"}, {"attempts": 0}, {"concurrency": 0}, {"timeout_s": 0.0}, {"temperature": -1.0}]
+    "setting",
+    [
+        {"base_url": "host/v1"},
+        {"attempts": 0},
+        {"concurrency": 0},
+        {"timeout_s": 0.0},
+        {"temperature": -1.0},
+        {"request": {"model": "x"}},
+    ],
 )
 def test_settings_are_checked(setting: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):

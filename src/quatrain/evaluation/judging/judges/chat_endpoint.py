@@ -76,19 +76,28 @@ class EndpointConfig:
             raise ConfigError(f"`base_url` must begin with http:// or https://, got {self.base_url!r}")
         for name in ("max_tokens", "attempts", "concurrency"):
             check_whole(self, name, at_least=1)
+        if reserved := {"model", "messages", "stream"} & self.request.keys():
+            raise ConfigError(f"`request` can't change {min(reserved)!r}, which the judge sets itself; leave it out")
         if not (0 <= self.temperature < math.inf and 0 < self.timeout_s < math.inf):
             raise ConfigError(f"need temperature ≥ 0 and timeout_s > 0, got {self.temperature} and {self.timeout_s}")
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """Of each request, without the prompt."""
-        ours = {"model": self.model, "max_tokens": self.max_tokens, "temperature": self.temperature}
+        """Of each request, beside model and prompt."""
+        ours = {"max_tokens": self.max_tokens, "temperature": self.temperature}
         return {name: value for name, value in {**ours, **self.request}.items() if value is not None}
+
+    @property
+    def longest_reply(self) -> int | None:
+        """In tokens; None if the request sets no limit by a name that we know."""
+        limits = [self.parameters.get(name) for name in ("max_completion_tokens", "max_tokens")]
+        return next((limit for limit in limits if isinstance(limit, int)), None)
 
     @property
     def settings(self) -> dict[str, Any]:
         """Where and what is asked: all that decides the verdicts beside the prompts, without secrets."""
-        return {"kind": "endpoint", "base_url": without_secrets(self.base_url), "request": self.parameters}
+        where = {"base_url": without_secrets(self.base_url), "model": self.model}
+        return {"kind": "endpoint", **where, "request": self.parameters}
 
 
 class ChatEndpoint:
@@ -148,10 +157,13 @@ class ChatEndpoint:
         create: Any = client.chat.completions.with_raw_response.create
         try:
             async with asyncio.timeout(config.attempts * (config.timeout_s + _LONGEST_PAUSE_S)):
-                said = await create(messages=[{"role": "user", "content": prompt}], **config.parameters)
+                # As a part of the body, because `create` refuses parameters that only other services have.
+                messages = [{"role": "user", "content": prompt}]
+                said = await create(model=config.model, messages=messages, extra_body=config.parameters)
             reply = self._reply(said.text)
         except self._openai.APIStatusError as error:
             if error.code in _ITS_OWN_FAULT:
+                failures.passed()
                 return Reply("unparsed", self._plain(f"refused by the endpoint: {error.code}"))
             if error.status_code < 500 and error.status_code not in (408, 409, 429):
                 raise JudgeError(self._refusal(error)) from None

@@ -128,9 +128,10 @@ def test_wrong_folders(loaded, quiz, tmp_path):
         read_evaluation(result.folder)
     with pytest.raises(DataError, match="holds answers to something else"):
         measured(loaded, [str(quiz)], folder=tmp_path / "out")
-    path.write_text(header + "[]\n")
-    with pytest.raises(DataError, match="isn't a file of answers"):
-        measured(loaded, [str(quiz)], folder=tmp_path / "out")
+    for wrong in ("[]", "7", '{"question": 0}', '{"question": 0, "scores": {"acc": "high"}}', '{"closing": 1}'):
+        path.write_text(f"{header}{wrong}\n")
+        with pytest.raises(DataError, match="isn't a file of answers"):
+            measured(loaded, [str(quiz)], folder=tmp_path / "out")
     (result.folder / "results.json").write_text("[]")
     path.unlink()
     with pytest.raises(OutputError, match="isn't a file of results"):

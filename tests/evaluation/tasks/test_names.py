@@ -91,5 +91,6 @@ def test_the_harness_names_are_known_where_it_is_installed(monkeypatch):
     plain, prefixed, ours = read("hellaswag,lm_eval:mmlu,mmlu", TaskOptions(num_fewshot=3, chat=True))
     assert (plain.task, plain.num_fewshot, plain.chat) == ("hellaswag", 3, True)
     assert prefixed.task == "mmlu" and isinstance(ours, MultipleChoice)
-    with pytest.raises(ConfigError, match="Did you mean 'hellaswag'"):
-        read("hellaswg")
+    for wrong in ("hellaswg", "lm_eval:hellaswg"):
+        with pytest.raises(ConfigError, match="Did you mean 'hellaswag'"):
+            read(wrong)

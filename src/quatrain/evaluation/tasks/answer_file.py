@@ -68,7 +68,7 @@ class AnswerFile:
         try:
             found, *lines = (json.loads(line) for line in whole.decode("utf-8").splitlines())
             self.answers, self.closing = _parsed(lines)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError) as error:
             if not whole:
                 return False
             raise DataError(f"{self.path} isn't a file of answers ({error}); move it away, and run it again") from error
@@ -88,7 +88,7 @@ def read_answers(path: Path) -> tuple[dict[str, Any], dict[int, Answered], Closi
         answers, closing = _parsed(lines)
         if missing := {"task", "asked", "settings", "model"} - header.keys():
             raise ValueError(f"its first line lacks {', '.join(sorted(missing))}")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} isn't a file of answers ({error}); name a folder that `quatrain eval` wrote"
         ) from error
@@ -98,12 +98,17 @@ def read_answers(path: Path) -> tuple[dict[str, Any], dict[int, Answered], Closi
 
 
 def _parsed(lines: Sequence[Any]) -> tuple[dict[int, Answered], Closing | None]:
-    answers, closing = {}, None
+    """Raises ValueError: a line isn't an answer, or the closing."""
+    from pydantic import TypeAdapter
+
+    answer, closing = TypeAdapter(Answered), None
+    answers: dict[int, Answered] = {}
     for line in lines:
         if "closing" in line:
-            closing = Closing(line["closing"]["figures"], tuple(line["closing"]["notes"]))
+            closing = TypeAdapter(Closing).validate_python(line["closing"])
         else:
-            answers[int(line["question"])] = Answered(**line)
+            one = answer.validate_python(line)
+            answers[one.question] = one
     return answers, closing
 
 

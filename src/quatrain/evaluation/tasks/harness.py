@@ -105,6 +105,7 @@ class PreparedHarness:
     def __init__(self, task: Harness, subject: Subject):
         self._task, self._subject = task, subject
         self._closing = Closing()
+        # It warns of every model that it hasn't loaded itself, and tells each setting that it takes over.
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         try:
             self._index = _index(everything=task.is_the_harness_own)

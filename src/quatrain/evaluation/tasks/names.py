@@ -127,7 +127,10 @@ def _scored(name: str, rows: DataConfig, options: TaskOptions) -> Task:
 
 
 def _harness(name: str, options: TaskOptions) -> Task:
-    return Harness(task=name, max_rows=options.max_rows, num_fewshot=options.num_fewshot, chat=options.chat)
+    task = Harness(task=name, max_rows=options.max_rows, num_fewshot=options.num_fewshot, chat=options.chat)
+    if task.is_the_harness_own and name not in harness_names():
+        raise ConfigError(_unknown(name, name))
+    return task
 
 
 _KINDS: dict[str, Callable[[str, DataConfig, TaskOptions], Task]] = {

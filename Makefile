@@ -30,7 +30,7 @@ fuzz: $(VENV)/ready-test ## spoiled files for every reader, ten minutes each (SE
 test-gpu: $(VENV)/ready-test ## the tests that need a CUDA device
 	$(PY) -m pytest -m gpu
 
-test-export: $(VENV)/ready-export $(VENV)-vllm/ready ## what others make of exports: transformers, PEFT, vLLM, llama.cpp (builds it; half an hour)
+test-export: $(VENV)/ready-export $(VENV)-vllm/ready ## what others make of exports: transformers, PEFT, vLLM, llama.cpp (builds it; an hour or two on two cores)
 	model=$$($(PY) scripts/fetch_smollm2.py --gguf) && \
 	QUATRAIN_SMOLLM2="$$model" $(PY) -m benchmarks.exports --vllm $(VENV)-vllm/bin/python
 

@@ -42,6 +42,11 @@ def test_a_form_that_is_measured_anew_leaves_the_others(tmp_path, monkeypatch):
     assert "| safetensors | vllm | 20 of 20 | 100.0% |" in text
 
 
+def test_the_page_shows_the_result_file():
+    page = (program.RESULT.parents[2] / "docs" / "export.md").read_text()
+    assert all(table in page for table in markdown(program.read()).split("\n\n"))
+
+
 def test_quatrain_and_transformers_continue_alike(tiny_llama_dir):
     order = {"model": str(tiny_llama_dir), "adapter": None, "prompts": [[3, 4, 5], [7, 8]], "new_tokens": 4}
     assert quatrain(order) == transformers(order)

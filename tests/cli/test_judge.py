@@ -204,6 +204,9 @@ def test_ranking_files_and_comparing_judges(quatrain, tmp_path: Path) -> None:
     code, out, err = quatrain("judge", "agree", one, other, "--orders", 20, "--out", result)
     assert code == 0 and "one and other" in out and "Fleiss' κ of all judges on 14 examples: 1.000" in out, err
     assert json.loads(result.read_text())["pairs"][0]["kendall_tau"] == 1
+    one.write_text(HEAD + "[/red],\x1b[2Jy,1,a\n")
+    code, out, err = quatrain("judge", "rank", one, "--orders", 2)
+    assert code == 0 and "[/red]" in out and "\x1b[2J" not in out, err
     for command in (["agree", one, one], ["rank", one, "--judge", "nobody"], ["rank", one, "--both-orders", "x"]):
         assert quatrain("judge", *command)[0] == 2
     assert quatrain("judge", "rank", tmp_path / "none.csv")[0] == 1

@@ -1,7 +1,7 @@
 """`quatrain judge`: answers of several models, a judge's verdicts on them, and the ranking that follows."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,7 +10,7 @@ from quatrain.cli.arguments import in_a_folder
 from quatrain.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from quatrain.evaluation.judging import Verdict
+    from quatrain.evaluation.judging import Ranking, Verdict
 
 app = typer.Typer(
     name="judge",
@@ -63,12 +63,7 @@ def rank(
     verdicts. Davidson's is Bradley and Terry's model with ties by maximum likelihood; its interval is a bootstrap over
     questions, and says how sure the ranking is.
     """
-    from rich.console import Console
-
-    from quatrain.cli.judge_tables import ranking_facts, ranking_table
-    from quatrain.evaluation.judging import rank as rank_systems
     from quatrain.evaluation.judging.folder import ComparisonFolder, write_json
-    from quatrain.training.progress import ProgressDisplay
 
     judges = _judges([source])
     if judge is not None and judge not in judges:
@@ -78,29 +73,36 @@ def rank(
         raise ConfigError(
             f"--out takes one ranking, and {source} has judges {', '.join(chosen)}; name one with --judge"
         )
-    console, unranked = Console(highlight=False), list[str]()
+    settings = {"both_orders": both_orders, "orders": orders, "samples": samples, "seed": seed}
+    unranked = []
     for name, verdicts in chosen.items():
         try:
-            with ProgressDisplay() as display:
-                ranking = rank_systems(
-                    verdicts,
-                    both_orders=both_orders,  # pyright: ignore[reportArgumentType]
-                    orders=orders,
-                    samples=samples,
-                    seed=seed,
-                    progress=display.work,
-                )
+            found = _ranked(name, verdicts, settings)
         except DataError as error:
             unranked.append(f"{name}: {error}")
             continue
-        console.print(ranking_table(name, ranking))
-        for line in ranking_facts(ranking):
-            console.print(line, markup=False, soft_wrap=True)
         path = out or (ComparisonFolder(source).ranking(name) if source.is_dir() else None)
         if path is not None:
-            write_json(path, {"judge": name, **ranking.as_json()})
+            write_json(path, {"judge": name, **found.as_json()})
     if unranked:
         raise DataError("; ".join(unranked))
+
+
+def _ranked(judge: str, verdicts: "list[Verdict]", settings: dict[str, Any]) -> "Ranking":
+    """One judge's ranking, and a look at it."""
+    from rich.console import Console
+
+    from quatrain.cli.judge_tables import ranking_facts, ranking_table
+    from quatrain.evaluation.judging import rank as rank_systems
+    from quatrain.training.progress import ProgressDisplay
+
+    with ProgressDisplay() as display:
+        ranking = rank_systems(verdicts, **settings, progress=display.work)
+    console = Console(highlight=False)
+    console.print(ranking_table(judge, ranking))
+    for line in ranking_facts(ranking):
+        console.print(line, markup=False, soft_wrap=True)
+    return ranking
 
 
 @app.command()

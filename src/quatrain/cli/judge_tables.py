@@ -1,9 +1,12 @@
-"""Tables of `quatrain judge`."""
+"""Tables of `quatrain judge`. Names of systems come out of files: they are shown as words, never as rich's markup."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
+
+from quatrain.plain import one_line
 
 if TYPE_CHECKING:
     from quatrain.evaluation.judging import Agreement, Ranking
@@ -12,13 +15,13 @@ if TYPE_CHECKING:
 
 def ranking_table(judge: str, ranking: "Ranking") -> Table:
     """Systems from the best to the worst."""
-    table = Table(title=f"by {judge}", title_justify="left")
+    table = Table(title=_word(f"by {judge}"), title_justify="left")
     table.add_column("system")
     for name in ("Elo", "95 % of orders", "Davidson", "95 % over questions", "wins", "ties", "losses"):
         table.add_column(name, justify="right")
     for standing in ranking.standings:
         table.add_row(
-            standing.system,
+            _word(standing.system),
             f"{standing.elo.mean:.0f}\u00a0±\u00a0{standing.elo_error:.1f}",
             _range(standing.elo),
             f"{standing.davidson.mean:.0f}",
@@ -40,7 +43,7 @@ def ranking_facts(ranking: "Ranking") -> Iterator[str]:
         f"Elo: mean of {ranking.orders:,} orders, ± how well they fix it, and where 95 % of single orders end. "
         f"Davidson: maximum likelihood, and {ranking.samples:,} bootstrap samples of the items"
     )
-    yield from (f"note: {note}" for note in ranking.notes)
+    yield from (one_line(f"note: {note}") for note in ranking.notes)
 
 
 def order_lines(order: "OrderFacts") -> Iterator[str]:
@@ -59,8 +62,12 @@ def agreement_table(agreement: "Agreement") -> Table:
         table.add_column(name, justify="right")
     for pair in agreement.pairs:
         shown = (f"{value:.3f}" if value is not None else "–" for value in (pair.kendall_tau, pair.spearman_rho))
-        table.add_row(" and ".join(pair.judges), str(pair.systems), *shown)
+        table.add_row(_word(" and ".join(pair.judges)), str(pair.systems), *shown)
     return table
+
+
+def _word(text: str) -> Text:
+    return Text(one_line(text))
 
 
 def _range(interval: Any) -> str:

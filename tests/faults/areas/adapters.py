@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from quatrain import load_adapter, load_model
+from quatrain.adapters.starts.start import STARTS
 from quatrain.errors import AdapterError
 from tests.faults.case import Call, fault
 from tests.faults.place import Place
@@ -181,6 +182,43 @@ for _words, _says, _edit in (
     ("that lacks blocks", "holds no tensors for", partial(_drop, part="layers.1.")),
 ):
     fault(f"an adapter {_words}", AdapterError, _says)(partial(_tensors, edit=_edit))
+
+
+def _start(
+    at: Place, edit: Callable[[Tensors], Any], kind: str = "pissa", spoil: Any = lambda content: content
+) -> Call:
+    """The second half of each rank taken for what the base was quantized without."""
+    folder = at.adapter()
+    halves = load_file(folder / WEIGHTS)
+    tensors: Tensors = {}
+    for name in [name.removesuffix("lora_A.weight") for name in halves if name.endswith("lora_A.weight")]:
+        a_RI, b_OR = halves[f"{name}lora_A.weight"][1:], -halves[f"{name}lora_B.weight"][:, 1:]
+        parts = {"a_RI": a_RI, "b_OR": b_OR, "taken_a_RI": a_RI, "taken_b_OR": b_OR}
+        tensors |= {f"{name.removeprefix('base_model.model.')}{part}": t.clone() for part, t in parts.items()}
+    edit(tensors)
+    save_file(tensors, folder / STARTS, {"init_lora_weights": kind})
+    (folder / STARTS).write_bytes(spoil((folder / STARTS).read_bytes()))
+    return _loading(at, folder)
+
+
+for _words, _says, _half, _change in (
+    ("another adapter", "Were the two files saved together", ".a_RI", lambda x: x + 1),
+    ("another rank", "Were the two files saved together", ".taken_b_OR", lambda x: torch.cat([x, x], dim=1)),
+    ("a diverged training", "holds values that aren't finite", ".taken_a_RI", lambda x: x.fill_(float("inf"))),
+):
+    fault(f"an adapter beside what the start of {_words} took out of the base", AdapterError, _says)(
+        partial(_start, edit=partial(_first, half=_half, change=_change))
+    )
+
+for _words, _says, _settings in (
+    ("is cut", "start.safetensors is damaged", {"spoil": lambda content: content[:-9]}),
+    ("lacks a tensor", "it lacks tensors", {"edit": lambda tensors: tensors.pop(min(tensors))}),
+    ("names no start that takes anything out", "start.safetensors is damaged", {"kind": "gaussian"}),
+    ("names no start", "knows no 'x'", {"kind": "x"}),
+):
+    fault(f"an adapter whose start.safetensors {_words}", AdapterError, _says)(
+        partial(_start, **{"edit": lambda _: None, **_settings})
+    )
 
 
 @fault("an adapter for a module that the base doesn't have", AdapterError, "which this model doesn't have")

@@ -106,6 +106,7 @@ def test_smoothing_skips_what_is_not_finite():
         (wording.count(134_515_008), "135M"),
         (wording.count(1_240_000_000), "1.24B"),
         (wording.score("exact_match", 0.875), "87.5 %"),
+        (wording.score("acc", 0.2534), "25.3 %"),
         (wording.score("bits", 0.875), "0.875"),
         (wording.size(512 * 2**20), "512 MiB"),
         (wording.size(3 * 2**30), "3.00 GiB"),

@@ -6,7 +6,7 @@ GIB = 2**30
 MIB = 2**20
 MINUS = "\N{MINUS SIGN}"
 # Task scores whose names end like this are fractions of examples.
-FRACTIONS = ("match", "accuracy", "rate", "f1")
+FRACTIONS = ("match", "accuracy", "acc", "acc_norm", "rate", "f1")
 
 
 def number(value: float, digits: int = 3) -> str:

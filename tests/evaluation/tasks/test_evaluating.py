@@ -97,6 +97,7 @@ def test_differences_are_by_question(loaded, quiz, tmp_path):
     assert (acc.metric, acc.after) == ("acc", 1.0) and acc.change.mean == pytest.approx(wrong / 6)
     assert norm.change.mean == 0 and norm.verdict == "no difference shown"
     assert acc.verdict == ("higher" if 0 not in acc.change else "no difference shown")
+    assert str(norm).endswith("+0.0000 (+0.0000 to +0.0000): no difference shown")
     fewer = replace(before.figures[0], answers={0: better[0]})
     with pytest.raises(DataError, match="the same questions"):
         after.figures[0].differences_from(fewer)

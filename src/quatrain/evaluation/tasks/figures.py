@@ -118,6 +118,13 @@ class Difference:
             return "no difference shown"
         return "higher" if self.change.mean > 0 else "lower"
 
+    def __str__(self) -> str:
+        change = self.change
+        return (
+            f"{self.task}, {self.metric}: {self.before:.4f} → {self.after:.4f}, {change.mean:+.4f} "
+            f"({change.low:+.4f} to {change.high:+.4f}): {self.verdict}"
+        )
+
 
 def perplexity(loss: Interval) -> Interval:
     """exp of a loss in nats, which keeps the order and so the interval."""

@@ -214,11 +214,12 @@ def test_ranking_files_and_comparing_judges(quatrain, tmp_path: Path) -> None:
 
 def test_models_answer_and_judge(quatrain, tmp_path: Path, tiny_llama_dir: Path) -> None:
     """Random weights write garbage: it is kept, counted, and never taken for a verdict."""
-    questions = write(tmp_path / "q.jsonl", [{"text": f"{'how many ' * i}apples?"} for i in range(5)])
+    questions = write(tmp_path / "q.jsonl", [{"asked": f"{'how many ' * i}apples?"} for i in range(5)])
     answers = write(tmp_path / "fixed.jsonl", [{"answer": "12"}] * 3)
     folder, device = tmp_path / "out", ("--device", "cpu")
     asked = ["judge", "answer", folder, f"tiny={tiny_llama_dir}", answers, "--max-new-tokens", 4, *device]
-    code, _, err = quatrain(*asked, "--questions", questions, "--temperature", 1, "--batch-size", 2)
+    first = ["--questions", questions, "--field", "text=asked"]
+    code, _, err = quatrain(*asked, *first, "--temperature", 1, "--batch-size", 2)
     assert code == 0 and "fixed: 3 of 5 questions are answered in" in err
     log = folder / "answers" / "tiny.jsonl"
     said = sorted(log.read_text().splitlines())

@@ -22,6 +22,18 @@ def in_a_folder(path: Path | None) -> Path | None:
     return path
 
 
+def field_map(fields: list[str] | None) -> dict[str, str] | None:
+    """Our columns by theirs, from what `--field` was given; None if it was given nothing.
+
+    Raises:
+        ConfigError: one isn't ours=theirs.
+    """
+    pairs = [field.partition("=") for field in fields or []]
+    if bad := [name for name, equals, _ in pairs if not equals]:
+        raise ConfigError(f"`--field` looks like prompt=question, found {bad[0]!r}")
+    return {ours: theirs for ours, _, theirs in pairs} or None
+
+
 BASE_NAME = "base"
 """What a person calls the model without an adapter."""
 

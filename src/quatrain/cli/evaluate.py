@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from quatrain.cli.arguments import Adapter, Device, Force, MaxNewTokens, Named, Quantization, TrustRemoteCode
+from quatrain.cli.arguments import (
+    Adapter,
+    Device,
+    Force,
+    MaxNewTokens,
+    Named,
+    Quantization,
+    TrustRemoteCode,
+    field_map,
+)
 from quatrain.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -136,11 +145,4 @@ def _rows(
 
     if path is None:
         return None
-    return DataConfig(path=path, format=row_format, split=split, subset=subset, fields=_field_map(fields))
-
-
-def _field_map(fields: list[str] | None) -> dict[str, str] | None:
-    pairs = [field.partition("=") for field in fields or []]
-    if bad := [name for name, equals, _ in pairs if not equals]:
-        raise ConfigError(f"`--field` looks like prompt=question, found {bad[0]!r}")
-    return {ours: theirs for ours, _, theirs in pairs} or None
+    return DataConfig(path=path, format=row_format, split=split, subset=subset, fields=field_map(fields))

@@ -16,6 +16,7 @@ from quatrain.cli.arguments import (
     System,
     Temperature,
     TrustRemoteCode,
+    field_map,
 )
 from quatrain.errors import ConfigError, DataError
 
@@ -42,6 +43,12 @@ def answer(
     max_questions: Annotated[
         int | None, typer.Option(min=1, help="Take the first questions only.", show_default=False)
     ] = None,
+    fields: Annotated[
+        list[str] | None,
+        typer.Option("--field", help="Our column of the questions = theirs, as in text=question.", show_default=False),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Part of a hub data set.", show_default=False)] = None,
+    subset: Annotated[str | None, typer.Option(help="Configuration of a hub data set.", show_default=False)] = None,
     system: System = None,
     max_new_tokens: MaxNewTokens = 1024,
     temperature: Temperature = 0.0,
@@ -71,7 +78,8 @@ def answer(
     comparison, named = ComparisonFolder(folder), by_name(models)
     sampling = Sampling(temperature=temperature, top_p=top_p)
     if questions is not None:
-        comparison.ask(read_open_questions(DataConfig(path=questions, max_rows=max_questions)))
+        which = {"fields": field_map(fields), "split": split, "subset": subset, "max_rows": max_questions}
+        comparison.ask(read_open_questions(DataConfig(path=questions, **which)))
     asked = comparison.questions()
     how = {"system": system, "max_new_tokens": max_new_tokens, "seed": seed, "batch_size": batch_size}
     loading = {"quantization": quantization, "device": device, "trust_remote_code": trust_remote_code, "force": force}

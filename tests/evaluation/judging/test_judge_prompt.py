@@ -38,6 +38,9 @@ def test_a_verdict_is_a_line_of_its_own(reply: str, outcome: str) -> None:
         "Verdict A",
         "Verdict: D",
         "Verdict: AB",
+        "Verdict:\nA",
+        "\n" * 100_000,
+        "*" * 100_000 + "verdict" + "*" * 100_000,
         "Verdict: X, with A in place of X if answer A is better",
     ],
 )

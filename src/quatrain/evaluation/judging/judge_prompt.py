@@ -19,9 +19,11 @@ from quatrain.untrusted import read_text
 OWN = Path(__file__).with_name("judge_prompt.jinja")
 MARKS = ("question", "answer_a", "answer_b")
 LETTERS: dict[str, Outcome] = {"A": "a", "B": "b", "C": "tie"}
-"""What a judge writes → what it means."""
+"""What a judge is to write → what it means."""
+_WRITTEN: dict[str, Outcome] = {**LETTERS, "TIE": "tie"}
 
-_VERDICT = re.compile(r"(?im)^[\s>*_#`\"']*verdict[\s*_`]*:[\s*_`\"'(\[]*(a|b|c|tie)[\s*_`\"')\].]*$")
+_VERDICT = re.compile(r"(?i)[\s>*_#`\"']*verdict[\s*_`]*:[\s*_`\"'(\[]*(a|b|c|tie)[\s*_`\"')\].]*")
+"""A whole line; line by line, because over all of a reply white space alone could be matched in too many ways."""
 
 
 class JudgePrompt:
@@ -49,6 +51,6 @@ class JudgePrompt:
 
 def parse_verdict(reply: str) -> Outcome:
     """What a reply says."""
-    found = {match.upper() for match in _VERDICT.findall(reply)}
-    found = {"C" if letter == "TIE" else letter for letter in found}
-    return LETTERS[found.pop()] if len(found) == 1 else "unparsed"
+    lines = (_VERDICT.fullmatch(line) for line in reply.splitlines())
+    found: set[Outcome] = {_WRITTEN[match[1].upper()] for match in lines if match is not None}
+    return found.pop() if len(found) == 1 else "unparsed"

@@ -1,4 +1,4 @@
-"""Intervals of means over a few seeds, by Student's t.
+"""Intervals of means over a few seeds, by Student's t; of shares of many answers, by the bootstrap.
 
 The bootstrap of :mod:`quatrain.evaluation.statistics` draws from the values that there are; of three it makes intervals
 that hold the truth in three cases out of four and claim nineteen out of twenty. Student's t takes into account that the
@@ -8,8 +8,10 @@ assumes that runs of different seeds scatter normally.
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from quatrain.evaluation import statistics as over_questions
 from quatrain.evaluation.statistics import Interval
 
 LEVEL = 0.95
@@ -30,6 +32,16 @@ def shown(interval: Interval, digits: int = 4) -> str:
     """Such as "0.8123 ± 0.0042"; a mean alone where nothing is known of its spread."""
     half = (interval.high - interval.low) / 2
     return f"{interval.mean:.{digits}f}" + (f" ± {half:.{digits}f}" if math.isfinite(half) else "")
+
+
+def answers_shown(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Right answers of the runs that answered any, such as "4.3 % (2.0–7.0 %)", whose interval is over questions."""
+    scored = [(row["number_match"], row["answers"]) for row in rows if row["answers"]]
+    if not scored:
+        return "–"
+    values = [float(i < round(share * count)) for share, count in scored for i in range(count)]
+    found = over_questions.mean_interval(values)
+    return f"{100 * found.mean:.1f} % ({100 * found.low:.1f}–{100 * found.high:.1f} %)"
 
 
 def t_quantile(freedom: int) -> float:

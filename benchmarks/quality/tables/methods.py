@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.cells import line
 from benchmarks.quality.cell import Cell, Plan
-from benchmarks.quality.intervals import mean_interval, shown
+from benchmarks.quality.intervals import answers_shown, mean_interval, shown
 from benchmarks.quality.models import Tuning
 from benchmarks.quality.tables.contests import (
     EVERYONE,
@@ -84,6 +84,5 @@ def _costs(timed: Mapping[str, Any]) -> list[str]:
 
 
 def _quality(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    right = [row["number_match"] for row in runs if "number_match" in row]
     losses = [row["loss"] for row in runs]
-    return [shown(mean_interval(losses)) if losses else "–", f"{right[0]:.1%}" if right else "–"]
+    return [shown(mean_interval(losses)) if losses else "–", answers_shown(runs)]

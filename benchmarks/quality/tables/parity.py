@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.cells import line
 from benchmarks.quality.cell import Cell, Plan, Scale
-from benchmarks.quality.intervals import mean_interval, shown
+from benchmarks.quality.intervals import answers_shown, mean_interval, shown
 from benchmarks.quality.models import Tuning
 from benchmarks.quality.tables.contests import (
     FP4,
@@ -107,10 +107,11 @@ def _of_task(found: Mapping[str, Any], task: Task) -> Iterator[str]:
     reference = _losses(rows, MAIN[LORA])
     for name in (FULL, LORA, QLORA, FP4, INT4):
         how = MAIN[name]
-        right = [row["number_match"] for row in rows if is_of(row, how) and "number_match" in row]
         start = before.get(how.quantization)
-        cells = [name, f"{start:.4f}" if start else "–", *_compared(_losses(rows, how), reference)]
-        lines.append(line([*cells, *([f"{sum(right) / len(right):.1%}" if right else "–"] * answered)]))
+        loss, apart = _compared(_losses(rows, how), reference)
+        mark = _mark(_losses(rows, how), reference) if how.quantization else ""
+        right = [answers_shown([row for row in rows if is_of(row, how)])] * answered
+        lines.append(line([name, f"{start:.4f}" if start else "–", loss, apart + mark, *right]))
     yield "\n".join(lines)
     yield _ranks(rows, task)
     if task == "gsm8k":
@@ -118,14 +119,15 @@ def _of_task(found: Mapping[str, Any], task: Task) -> Iterator[str]:
 
 
 def _ranks(rows: Sequence[Mapping[str, Any]], task: Task) -> str:
-    head = [f"{task.upper()}, by rank", "LoRA, 16 bits", "QLoRA, NF4", "QLoRA beside LoRA"]
+    head = [f"{task.upper()}, by rank", "trained", "LoRA, 16 bits", "QLoRA, NF4", "QLoRA beside LoRA"]
     lines = [line(head), line(["---"] * len(head))]
     for one, other, title in ((LORA, QLORA, "all linears"), (LORA_ATTENTION, QLORA_ATTENTION, "attention only")):
         for r in sorted({row["r"] for row in rows if row["method"] == "lora"}):
             plain, packed = (_losses(rows, replace(MAIN[name], r=r)) for name in (one, other))
             if plain and packed:
-                loss, gap = _compared(packed, plain)
-                lines.append(line([f"{title}, r = {r}", shown(mean_interval(list(plain.values()))), loss, gap]))
+                trained = next(row["trained"] for row in rows if is_of(row, replace(MAIN[one], r=r)))
+                losses = shown(mean_interval(list(plain.values())))
+                lines.append(line([f"{title}, r = {r}", f"{trained / 1e6:.2f} M", losses, *_compared(packed, plain)]))
     return "\n".join(lines)
 
 
@@ -133,7 +135,8 @@ def _controls(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> st
     """What brings QLoRA nearer to LoRA, each against LoRA of the same rank and length."""
     head = ["GSM8K, what closes the gap", "loss", "beside LoRA in 16 bits"]
     lines = [line(head), line(["---"] * len(head))]
-    for name, how in {"NF4 in blocks of 64": MAIN[QLORA], **CONTROLS}.items():
+    without = {"NF4 in blocks of 64": MAIN[QLORA], "NF4 in blocks of 64, r = 64": replace(MAIN[QLORA], r=WIDE)}
+    for name, how in {**without, **CONTROLS}.items():
         plain = _losses(rows, replace(MAIN[LORA], r=how.r))
         lines.append(line([name, *_compared(_losses(rows, how), plain)]))
     steps = max(row["steps"] for row in found["parity"]["rows"])
@@ -152,11 +155,20 @@ def _compared(losses: Mapping[int, float], reference: Mapping[int, float]) -> li
     """Mean loss, and the mean of its relative difference from `reference` on the same seeds."""
     if not losses:
         return ["–", "–"]
-    apart = [100 * (loss / reference[seed] - 1) for seed, loss in losses.items() if seed in reference]
-    if not apart or losses == reference:
-        return [shown(mean_interval(list(losses.values()))), ""]
-    within = " ✓" if abs(sum(apart) / len(apart)) <= 100 * TARGET else ""
-    return [shown(mean_interval(list(losses.values()))), f"{shown(mean_interval(apart), digits=2)} %{within}"]
+    apart = _apart(losses, reference)
+    beside = "" if losses == reference or not apart else f"{shown(mean_interval(apart), digits=2)} %"
+    return [shown(mean_interval(list(losses.values()))), beside]
+
+
+def _mark(losses: Mapping[int, float], reference: Mapping[int, float]) -> str:
+    """Whether the mean difference is within the target."""
+    apart = _apart(losses, reference)
+    return "" if not apart else " ✓" if abs(sum(apart) / len(apart)) <= 100 * TARGET else " ✗"
+
+
+def _apart(losses: Mapping[int, float], reference: Mapping[int, float]) -> list[float]:
+    """In % of the reference, seed by seed."""
+    return [100 * (loss / reference[seed] - 1) for seed, loss in losses.items() if seed in reference]
 
 
 def _default_types(found: Mapping[str, Any]) -> list[dict[str, Any]]:

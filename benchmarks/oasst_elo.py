@@ -69,9 +69,9 @@ def measured(path: Path, *, orders: int = ORDERS) -> dict[str, Any]:
     verdicts = by_question(read_verdicts(path))
     shifted = order_facts([v if v.model_a < v.model_b else _shifted(v) for v in verdicts])
     with ProgressDisplay() as display:
-        began = time.perf_counter()
+        began = time.process_time()
         separate = rank(verdicts, orders=orders, progress=display.work)
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
         merged = rank(verdicts, both_orders="merged", orders=orders, progress=display.work)
     return {
         "case": "oasst_elo",
@@ -79,7 +79,7 @@ def measured(path: Path, *, orders: int = ORDERS) -> dict[str, Any]:
         "machine": machine(torch.device("cpu")),
         "seed": separate.seed,
         "settings": {"k": K, "start": START, "orders": orders, "samples": separate.samples, "both_orders": "separate"},
-        "seconds": round(seconds, 1),
+        "processor_seconds": round(seconds, 1),
         "verdicts": separate.verdicts,
         "unparsed": separate.unparsed,
         "questions": separate.items,
@@ -154,7 +154,7 @@ def table(result: dict[str, Any]) -> str:
         f"both orders of a pair agree in {result['aligned_agreement']:.1%} (with the questions of one order shifted by "
         f"{SHIFT}: {result['shifted_agreement']:.1%}), and the answer that stood first got {result['first_share']:.1%} "
         f"of the decided verdicts. {result['settings']['orders']:,} orders and {result['settings']['samples']:,} "
-        f"bootstrap samples took {result['seconds']:.0f} s on one thread."
+        f"bootstrap samples took {result['processor_seconds']:.0f} s of one processor."
     )
     return "\n".join([*lines, "", facts.replace("%", " %")])
 

@@ -83,7 +83,10 @@ def test_backward_adds_a_product_of_low_rank(twin: Any, dtype, activation, rank,
 @dtypes
 @shapes
 def test_gate_and_up_in_8_bits_are_off_by_half_a_step(twin: Any, dtype, shape):
-    gate_up, out = rows((shape[0], 2 * shape[1]), dtype, spread=3.0), EightBits.room(*shape, torch.device(DEVICE))
+    gate_up, out = (
+        rows((shape[0], 2 * shape[1]), dtype, spread=3.0),
+        EightBits.room(shape[0], shape[1], torch.device(DEVICE)),
+    )
     gate_up[:1, :] = 0.0
     act = twin.gated_activation(gate_up, activation="silu", eight_bits=out)
     assert torch.equal(act, twin.gated_activation(gate_up, activation="silu"))
@@ -104,7 +107,7 @@ def test_backward_from_8_bits(twin: Any, dtype, shape, rank):
     if twin is kernel and dtype is torch.bfloat16 and DEVICE == "cpu" and rank:
         pytest.skip("Triton's interpreter multiplies matrices of bfloat16 as if their bits were integers")
     gate_up, dact = rows((shape[0], 2 * shape[1]), dtype, spread=3.0), rows(shape, dtype)
-    kept = EightBits.room(*shape, torch.device(DEVICE))
+    kept = EightBits.room(shape[0], shape[1], torch.device(DEVICE))
     twin.gated_activation(gate_up, activation="silu", eight_bits=kept)
     gate_up.fill_(float("nan"))
     low_rank = (rows((shape[0], rank), dtype), rows((rank, shape[1]), dtype)) if rank else None

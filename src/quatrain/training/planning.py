@@ -80,6 +80,7 @@ def request_for(
     card = card_here(device, settings) if device is not None else card_named(gpu or "")
     model = base_shape(settings, base, _item(settings, device))
     own_blocks = model.fused and (settings.fused_blocks == "on" or (settings.fused_blocks == "auto" and card.is_gpu))
+    policies, inexact = _policies(settings, card, own_blocks=own_blocks)
     return Request(
         model=model,
         card=card,
@@ -88,7 +89,8 @@ def request_for(
         max_length=settings.max_length,
         rows=settings.per_device_train_batch_size * settings.gradient_accumulation_steps,
         rows_at_once=_rows_at_once(settings, free=free),
-        **_policies(settings, card, own_blocks=own_blocks),
+        policies=policies,
+        inexact=inexact,
         state_bits=8 if settings.optim == "adamw_8bit" else 32,
         paging=settings.optim_paged,
         own_blocks=own_blocks,
@@ -108,6 +110,7 @@ def plan_loaded(settings: RunConfig, model: nn.Module, tokens: int) -> Plan:
     config: Any = model.config
     device = next(model.parameters()).device
     card = card_here(device, settings)
+    policies, inexact = _policies(settings, card, own_blocks=True)
     return make_plan(
         Request(
             model=shape_of(config.get_text_config().to_dict(), treatment_of(model)),
@@ -117,7 +120,8 @@ def plan_loaded(settings: RunConfig, model: nn.Module, tokens: int) -> Plan:
             max_length=tokens,
             rows=settings.gradient_accumulation_steps,
             rows_at_once=(1,),
-            **_policies(settings, card, own_blocks=True),
+            policies=policies,
+            inexact=inexact,
             state_bits=8 if settings.optim == "adamw_8bit" else 32,
             paging=settings.optim_paged,
             may_stream=False,
@@ -238,20 +242,21 @@ def _rows_at_once(settings: RunConfig, *, free: bool) -> tuple[int, ...]:
     return tuple(divisors[:_MOST_MICRO_BATCHES])
 
 
-def _policies(settings: RunConfig, card: Card, *, own_blocks: bool) -> dict[str, Mapping[str, Policy]]:
-    """What may be kept: the settings' policy, or any that the device and who computes the blocks can carry out.
+_Policies = Mapping[str, Policy]
 
-    As `Request` has it: `policies`, and `inexact` where the settings rule some out.
-    """
+
+def _policies(settings: RunConfig, card: Card, *, own_blocks: bool) -> tuple[_Policies, _Policies]:
+    """(what may be kept, the same with what the settings rule out or nothing): the settings' policy, or any that the
+    device and who computes the blocks can carry out."""
     wanted = settings.gradient_checkpointing
     if wanted != "auto":
-        return {"policies": {wanted: POLICIES[wanted]}}
+        return {wanted: POLICIES[wanted]}, {}
     if not own_blocks:
-        return {"policies": {name: POLICIES[name] for name in ("off", "on")}}
+        return {name: POLICIES[name] for name in ("off", "on")}, {}
     possible = {name: policy for name, policy in POLICIES.items() if card.is_gpu or not policy.offloads}
     if settings.activations_8bit:
-        return {"policies": possible}
-    return {"policies": {name: policy for name, policy in possible.items() if policy.exact}, "inexact": possible}
+        return possible, {}
+    return {name: policy for name, policy in possible.items() if policy.exact}, possible
 
 
 def _extras(settings: RunConfig, base: Mapping[str, Any]) -> Extras:

@@ -11,7 +11,7 @@ Legend: ``T`` tokens and ``F`` columns of a tile, ``R`` rank rounded up to a pow
 
 # Triton's decorators and constexprs are opaque to a type checker.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false, reportGeneralTypeIssues=false
-# pyright: reportOptionalOperand=false
+# pyright: reportOptionalOperand=false, reportOperatorIssue=false
 
 import torch
 import triton

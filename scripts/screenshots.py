@@ -24,7 +24,7 @@ MODES = {"light": False, "dark": True}
 DOCS_WIDTH, COLOURS = 1000, 256
 """Of pictures in the docs. A palette makes them a third as large, and nobody sees it."""
 RUN_SHOWN = ("header", "article")
-STUDY_SHOWN = ("section:nth-of-type(2) h2", "section:nth-of-type(2) .charts")
+STUDY_SHOWN = ("#section-2", "section[aria-labelledby=section-2] .charts")
 """What these pictures begin and end with: the first elements that are this."""
 _MARGIN = 16
 

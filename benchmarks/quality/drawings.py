@@ -92,7 +92,7 @@ def _apart(task: str, rows: Sequence[Row]) -> DotPlot | None:
         if apart and name != LORA:
             measured.append(_measured(name, apart, f"{shown(mean_interval(apart), digits=2)} %", main=name == QLORA))
     title = f"{task.upper()}, held-out loss beside LoRA's on 16 bits"
-    unit = f"% of it, seed by seed; {100 * parity.TARGET:g} % is the claim"
+    unit = f"% of it, seed by seed; the target is {100 * parity.TARGET:g} %"
     return dot_plot(f"apart-{task}", title, unit, measured, reference=0.0, reference_name=LORA)
 
 

@@ -9,7 +9,7 @@ from benchmarks.quality.drawings import drawings_of, elo_drawing
 from benchmarks.quality.page import PAGE
 from benchmarks.quality.results import read
 from benchmarks.quality.tables import NEEDS, TABLES
-from benchmarks.quality.words import Words, lead_of, sections_of, table_of
+from benchmarks.quality.words import Words, introduction_of, sections_of, table_of
 from quatrain.report.sheet import Section, Sheet, short_path, write_sheet
 
 HTML = PAGE.with_suffix(".html")
@@ -20,11 +20,13 @@ def write_html(folder: Path, words: Path = PAGE, page: Path = HTML) -> Path:
     """Write the page from the result files in `folder` and the words of `words`, whose tables are up to date."""
     found = {name: read(path) for name in TABLES if (path := folder / f"{name}.json").exists()}
     text = words.read_text(encoding="utf-8")
+    lead, *paragraphs = introduction_of(text)
     return write_sheet(
         Sheet(
             kind="Quatrain study",
             title="QLoRA's claims, measured",
-            lead=lead_of(text),
+            lead=lead,
+            paragraphs=paragraphs,
             sections=[*(_section(part, found) for part in sections_of(text)), *_elo(folder)],
             facts=_facts(found),
             sources=[

@@ -30,9 +30,9 @@ class Words(NamedTuple):
     """Names of the tables that the program puts there."""
 
 
-def lead_of(text: str) -> str:
-    """The first paragraph under the page's title."""
-    return _plain(text.partition("\n\n")[2].partition("\n\n")[0])
+def introduction_of(text: str) -> list[str]:
+    """The paragraphs between the page's title and its first section."""
+    return [_plain(block) for block in text.partition("\n## ")[0].split("\n\n")[1:]]
 
 
 def sections_of(text: str) -> Iterator[Words]:

@@ -55,6 +55,8 @@ class Sheet:
     """Such as "Quatrain study"."""
     title: str
     lead: str
+    paragraphs: Sequence[str] = ()
+    """What is to be known before the sections."""
     sections: Sequence[Section]
     facts: Mapping[str, str] = field(default_factory=dict)
     """What holds for all sections: machine, versions, settings."""

@@ -11,7 +11,7 @@ from benchmarks.quality.results import Book
 from benchmarks.quality.tables import TABLES
 from benchmarks.quality.tables.contests import EVERYONE, contest
 from benchmarks.quality.tasks import TASKS
-from benchmarks.quality.words import lead_of, sections_of
+from benchmarks.quality.words import introduction_of, sections_of
 from benchmarks.results import RESULTS
 from tests.benchmarks.quality.test_program import invented
 from tests.report.pages import Page
@@ -19,6 +19,8 @@ from tests.report.pages import Page
 WORDS = """# Title
 
 The lead, with `code`.
+
+More of it.
 
 ## A claim
 
@@ -40,7 +42,7 @@ Where it comes from.
 
 def test_words_become_plain_and_tables_stay_tables():
     (found,) = sections_of(WORDS)
-    assert lead_of(WORDS) == "The lead, with code."
+    assert introduction_of(WORDS) == ["The lead, with code.", "More of it."]
     assert found.title == "A claim" and found.marked == ["parity"]
     assert found.paragraphs == ["Some strong words and a link."]
     assert found.remarks == ["Where it comes from."]

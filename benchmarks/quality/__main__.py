@@ -14,10 +14,11 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -46,6 +47,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.tables) - TABLES.keys():
         parser.error(f"no table is called {', '.join(sorted(unknown))}; there are {', '.join(TABLES)}")
+    if arguments.quick and arguments.results.resolve() == FOLDER.resolve():
+        parser.error("a rehearsal's figures mean nothing: name a folder for them by --results")
     failed: list[str] = []
     if not arguments.table:
         try:
@@ -82,9 +85,13 @@ def _left(names: Sequence[str], scale: Scale, book: Book) -> list[Cell]:
     rows = book.rows("learning_rates")
     tried = tried_of([row for row in rows if row["steps"] == scale.steps_on(row["task"])])
     plan = Plan(scale, chosen(tried, scale.grid), tried)
+
+    def lost(row: Mapping[str, Any]) -> bool:
+        return row["steps"] in (scale.steps_on(row["task"]), scale.longer) and outdated(row, plan.rates)
+
     for name in names:
         if NEEDS.get(name):
-            book.drop(name, partial(outdated, rates=plan.rates))
+            book.drop(name, lost)
     return [cell for name in names for cell in TABLES[name].cells(plan) if not book.has(cell)]
 
 

@@ -1,5 +1,6 @@
 """The whole program with a measure that costs nothing: what is measured when, resumed, and shown."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -112,3 +113,22 @@ def test_a_mistyped_table_is_named(call, capsys):
     with pytest.raises(SystemExit):
         call("paritty")
     assert "no table is called paritty" in capsys.readouterr().err
+
+
+def test_a_rehearsal_stays_out_of_what_is_published(call, capsys):
+    with pytest.raises(SystemExit):
+        call("--quick")
+    assert "--results" in capsys.readouterr().err
+
+
+def test_a_rate_that_has_lost_is_trained_again(call, tmp_path: Path, monkeypatch):
+    call("parity", "--results", str(tmp_path), "--seeds", "1")
+    before = read(tmp_path / "parity.json")["rows"]
+    grid = tmp_path / "learning_rates.json"
+    content = read(grid)
+    rows = [r | {"loss": 0.5} if r["learning_rate"] == 3e-5 and r["task"] == "gsm8k" else r for r in content["rows"]]
+    grid.write_text(json.dumps(content | {"settings": {}, "rows": rows}))
+    call("parity", "--results", str(tmp_path), "--seeds", "1")
+    after = read(tmp_path / "parity.json")["rows"]
+    full = [r["learning_rate"] for r in after if r["method"] == "full" and r["task"] == "gsm8k"]
+    assert full == [3e-5] and len(after) == len(before)

@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
+import torch
 
 from quatrain.errors import DataError
 from quatrain.evaluation import read_evaluation
 from quatrain.evaluation.tasks import Harness
+from quatrain.models import load_model
 from tests.evaluation.tasks.conftest import measured
 
 pytest.importorskip("lm_eval", reason="needs lm-evaluation-harness: pip install 'quatrain[eval]'")
@@ -61,6 +63,18 @@ def test_choices_are_our_own_and_theirs(loaded, quiz, tmp_path):
         "acc": theirs["acc,none"],
         "acc_norm": theirs["acc_norm,none"],
     }
+
+
+def test_a_head_is_what_it_was(tiny_llama_dir, quiz, tmp_path):
+    options: Any = {"compute_dtype": "float32", "device": "cpu"}
+    in_four_bits = load_model(tiny_llama_dir, quantize_head=True, quantize_embeddings=True, **options)
+    trained = load_model(tiny_llama_dir, quantization=None, **options)
+    head = torch.nn.Parameter(torch.randn_like(trained[0].lm_head.weight))
+    trained[0].lm_head.weight = head
+    for loaded in (in_four_bits, trained):
+        ours, through = measured(loaded, [str(quiz), Harness(task=local_task(quiz))], tmp_path).figures
+        assert [a.scores for a in ours.answers.values()] == [a.scores for a in through.answers.values()]
+    assert trained[0].lm_head.weight is head and "tie_weights" not in vars(trained[0])
 
 
 def test_likelihoods_are_those_of_their_wrapper(loaded, subject, quiz):

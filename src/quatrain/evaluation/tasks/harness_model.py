@@ -10,6 +10,7 @@ This file imports the harness; whoever can do without it imports this file when 
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
 
@@ -39,7 +40,8 @@ class HarnessModel(HFLM):
             # In its words a sample is one token longer than this: the last one is predicted and never read.
             "max_length": subject.context - 1,
         }
-        super().__init__(**settings)
+        with _not_tied_again(subject.model):
+            super().__init__(**settings)
         self._subject = subject
 
     def _loglikelihood_tokens(
@@ -79,3 +81,14 @@ class HarnessModel(HFLM):
         ids = np.array([*context, *continuation], dtype=np.int32)
         supervised = np.arange(len(ids)) >= len(context)
         return Sample(ids[-longest:], supervised[-longest:])
+
+
+@contextmanager
+def _not_tied_again(model: Any) -> Iterator[None]:
+    """The harness ties head and embedding of a model that it takes over. Ours are as they have to be: four bits have no
+    parameter that could be tied, and a head that was trained must not become the embedding again."""
+    model.tie_weights = lambda: None
+    try:
+        yield
+    finally:
+        del model.tie_weights

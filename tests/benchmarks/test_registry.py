@@ -18,7 +18,7 @@ def test_targets_of_the_fastest_step():
     targets = {name: case.target for name, case in CASES.items() if case.target and name not in others}
     assert targets == {
         "train_8b_4x2048": {"step": {"ms": 450, "reserved_gib": 33}},
-        "train_8b_4x2048_small": {"step": {"ms": 650, "reserved_gib": 7.8}},
+        "train_8b_4x2048_small": {"step": {"ms": 650, "allocated_gib": 7.8}},
         "train_8b_1x2048": {"step": {"ms": 140, "reserved_gib": 14}},
         "train_8b_paper": {"step": {"ms": 550}},
         "train_1b_4x2048": {"step": {"ms": 98}},

@@ -65,6 +65,8 @@ class Run:
         self.last_seconds: deque[float] = deque(maxlen=_STEPS_TO_JUDGE_A_PLAN)
         self.seconds_per_micro_batch: float | None = None
         self.began, self.tokens_at_start = time.perf_counter(), at.tokens
+        self.peak_before = 0
+        """Bytes that were in use at most before training."""
 
     def go(self) -> Status:
         """Train, and record how it ended."""
@@ -89,6 +91,9 @@ class Run:
             self.saver.warn_of_little_room()
             if self.at.step == 0:
                 self.measure.task(0, "before")
+                # Plans are for steps and losses: answers, many at once, may take more.
+                self.peak_before = hardware.memory_in_use(self.setup.device).peak
+                hardware.reset_peak(self.setup.device)
                 self.measure.held_out_loss(0)
             elif _due(self.at.step, self.config.eval_steps, epoch_ended=False):
                 # A stop may have come between this step and its measurement.
@@ -241,7 +246,7 @@ class Run:
                 status=status,
                 seconds=time.perf_counter() - self.began,
                 tokens=self.at.tokens - self.tokens_at_start,
-                peak_memory=hardware.memory_in_use(self.setup.device).peak,
+                peak_memory=max(self.peak_before, hardware.memory_in_use(self.setup.device).peak),
             )
         )
         try:

@@ -31,10 +31,16 @@ def collected(folders: Sequence[Path]) -> dict[str, Any]:
     return {
         "case": "evaluations",
         "title": "Tasks that a model answered, by `quatrain eval`",
-        "models": [{key: value for key, value in one.items() if key != "tasks"} for one in told],
+        "models": [_facts(one) for one in told],
         "rows": [row for one in told for row in _rows(one)],
         "differences": [difference for after in models[1:] for difference in _differences(after, models[0])],
     }
+
+
+def _facts(results: dict[str, Any]) -> dict[str, Any]:
+    """What a model is. Its base is known by its weights: where they lay is nobody's business."""
+    kept = {key: value for key, value in results.items() if key not in ("tasks", "base")}
+    return {**kept, "base": results["base"] and results["base"]["fingerprint"]}
 
 
 def _rows(results: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -69,7 +69,7 @@ def table(result: dict[str, Any]) -> str:
     lines = [line(["model", "task", "questions", "metric", "figure", "95 % interval", "on"]), line(["---"] * 7)]
     for row in result["rows"]:
         groups = f" ({row['mean_of_groups']:.4f} as mean of {row['groups']} groups)" if row["groups"] else ""
-        interval = f"{row['low']:.4f} to {row['high']:.4f}"
+        interval = "all are equal" if row["low"] == row["high"] else f"{row['low']:.4f} to {row['high']:.4f}"
         figure = f"{row['mean']:.4f}{groups}"
         lines.append(
             line([row["model"], row["task"], f"{row['questions']:,}", row["metric"], figure, interval, row["device"]])
@@ -82,7 +82,8 @@ def table(result: dict[str, Any]) -> str:
         ]
     for one in result["differences"]:
         change = one["change"]
-        interval = f"{change['low']:+.4f} to {change['high']:+.4f}"
+        point = change["low"] == change["high"]
+        interval = "all are equal" if point else f"{change['low']:+.4f} to {change['high']:+.4f}"
         lines.append(
             line([one["model"], one["task"], one["metric"], f"{change['mean']:+.4f}", interval, one["verdict"]])
         )

@@ -33,8 +33,8 @@ def compare(
     from quatrain.evaluation import read_evaluation
 
     first, second = read_evaluation(before), read_evaluation(after)
-    print_differences(second, first)
+    differences = print_differences(second, first)
     if out is not None:
-        told = [{**asdict(one), "verdict": one.verdict} for one in second.differences_from(first)]
+        told = [{**asdict(one), "verdict": one.verdict} for one in differences]
         result = {"before": first.subject, "after": second.subject, "differences": told}
         out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
-from quatrain.evaluation import Evaluation, TaskFigures, perplexity
+from quatrain.evaluation import Difference, Evaluation, TaskFigures, perplexity
 from quatrain.evaluation.statistics import Interval
 
 _WIDE = 200
@@ -53,14 +53,18 @@ def _print_groups(console: Console, figures: TaskFigures) -> None:
     console.print(table)
 
 
-def print_differences(after: Evaluation, before: Evaluation) -> None:
+def print_differences(after: Evaluation, before: Evaluation) -> list[Difference]:
     """A row for each metric of each task that both have answered, with what the difference shows in words.
+
+    Returns:
+        The differences that are in the table.
 
     Raises:
         DataError: there is no such task.
     """
     table = _table("task", "metric", "before", "after", "difference", "95 % interval", "shown")
-    for one in after.differences_from(before):
+    differences = after.differences_from(before)
+    for one in differences:
         change = one.change
         table.add_row(
             one.task,
@@ -74,6 +78,7 @@ def print_differences(after: Evaluation, before: Evaluation) -> None:
     console = _console()
     console.print(f"before: {before.subject} ({before.folder}); after: {after.subject}", markup=False, soft_wrap=True)
     console.print(table)
+    return differences
 
 
 def _console() -> Console:

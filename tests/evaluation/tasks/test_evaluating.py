@@ -70,6 +70,16 @@ def test_others_answers_are_in_other_files(loaded, quiz, tmp_path):
         trained.differences_from(first)
 
 
+def test_an_answer_may_hold_any_character(loaded, tmp_path, monkeypatch):
+    said = "one\u2028two\x85three\nfour"
+    monkeypatch.setattr("quatrain.evaluation.tasks.generation.answer_batches", lambda *_, **__: iter([{0: said}]))
+    rows = write_rows(tmp_path / "rows.jsonl", [{"prompt": "1 + 1?", "completion": said}])
+    first = measured(loaded, [f"exact_match={rows}"], folder=tmp_path / "out")
+    assert first.figures[0].answers[0].said == said
+    assert measured(loaded, [f"exact_match={rows}"], folder=tmp_path / "out") == first
+    assert read_evaluation(first.folder) == first
+
+
 def write_prompts(tmp_path):
     return write_rows(tmp_path / "rows.jsonl", ({"prompt": f"{n} + 1?", "completion": f"{n + 1}"} for n in range(3)))
 

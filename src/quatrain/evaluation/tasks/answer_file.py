@@ -66,7 +66,7 @@ class AnswerFile:
             with self.path.open("r+b") as file:
                 file.truncate(len(whole))
         try:
-            found, *lines = (json.loads(line) for line in whole.decode("utf-8").splitlines())
+            found, *lines = (json.loads(line) for line in _lines(whole))
             self.answers, self.closing = _parsed(lines)
         except (ValueError, TypeError) as error:
             if not whole:
@@ -84,7 +84,7 @@ def read_answers(path: Path) -> tuple[dict[str, Any], dict[int, Answered], Closi
         DataError: it isn't such a file, or its answering was stopped.
     """
     try:
-        header, *lines = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+        header, *lines = (json.loads(line) for line in _lines(path.read_bytes()))
         answers, closing = _parsed(lines)
         if missing := {"task", "asked", "settings", "model"} - header.keys():
             raise ValueError(f"its first line lacks {', '.join(sorted(missing))}")
@@ -116,6 +116,11 @@ def _plain(answer: Answered) -> dict[str, Any]:
     """Without what is as it is anyway."""
     left_out = {"said": "", "reference": "", "group": None, "weight": 1.0}
     return {name: value for name, value in asdict(answer).items() if name not in left_out or value != left_out[name]}
+
+
+def _lines(content: bytes) -> list[bytes]:
+    """Split at line feeds only: an answer may hold U+2028 and others that `str.splitlines` takes for ends of lines."""
+    return content.removesuffix(b"\n").split(b"\n")
 
 
 def _line(value: Mapping[str, Any]) -> str:

@@ -93,6 +93,13 @@ def test_a_run_against_its_base(quatrain, run_folder, quiz, tmp_path):
     assert code == 0 and compared.split("\n", 1)[1].strip() in again
 
 
+def test_names_out_of_files_are_words(quatrain, run_folder, tmp_path):
+    path = tmp_path / "[b]quiz.jsonl"
+    path.write_text(json.dumps({"question": "x?", "choices": ["a", "b"], "answer": 0, "subject": "[/b]"}) + "\n")
+    code, text, _ = quatrain("eval", run_folder, "--tasks", path, "--groups", "--out", tmp_path / "out")
+    assert code == 0 and "[b]quiz" in text and "[/b]" in text
+
+
 def test_a_base_against_itself_is_refused(quatrain, tiny_llama_dir, quiz, tmp_path):
     arguments = ("eval", tiny_llama_dir, "--tasks", quiz, "--device", "cpu", "--out", tmp_path / "out")
     code, _, err = quatrain(*arguments, "--against", "base")

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
+from quatrain.cli.table_console import table_console
 from quatrain.evaluation import Difference, Evaluation, TaskFigures, perplexity
 from quatrain.evaluation.statistics import Interval
 
-_WIDE = 200
 _ALL_EQUAL = "all are equal"
 """Instead of an interval: values that don't differ say nothing about how far their mean may be off."""
 
@@ -19,11 +19,11 @@ def print_figures(evaluation: Evaluation, *, groups: bool = False) -> None:
     for figures in evaluation.figures:
         for metric, figure, interval in _rows(figures):
             table.add_row(figures.task, f"{len(figures.answers):,}", metric, figure, interval)
-    console = _console()
+    console = table_console()
     console.print(table)
     for figures in evaluation.figures:
         for note in figures.closing.notes:
-            console.print(f"{figures.task}: {note}", markup=False)
+            console.print(f"{figures.task}: {note}")
         if groups:
             _print_groups(console, figures)
 
@@ -75,16 +75,10 @@ def print_differences(after: Evaluation, before: Evaluation) -> list[Difference]
             _ALL_EQUAL if change.is_point else f"{change.low:+.4f} to {change.high:+.4f}",
             one.verdict,
         )
-    console = _console()
-    console.print(f"before: {before.subject} ({before.folder}); after: {after.subject}", markup=False, soft_wrap=True)
+    console = table_console()
+    console.print(f"before: {before.subject} ({before.folder}); after: {after.subject}", soft_wrap=True)
     console.print(table)
     return differences
-
-
-def _console() -> Console:
-    """As wide as the terminal, and in a file as wide as the tables want to be."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=_WIDE)
 
 
 def _table(*names: str) -> Table:

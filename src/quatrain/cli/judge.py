@@ -90,18 +90,17 @@ def rank(
 
 def _ranked(judge: str, verdicts: "list[Verdict]", settings: dict[str, Any]) -> "Ranking":
     """One judge's ranking, and a look at it."""
-    from rich.console import Console
-
     from quatrain.cli.judge_tables import ranking_facts, ranking_table
+    from quatrain.cli.table_console import table_console
     from quatrain.evaluation.judging import rank as rank_systems
     from quatrain.training.progress import ProgressDisplay
 
     with ProgressDisplay() as display:
         ranking = rank_systems(verdicts, **settings, progress=display.work)
-    console = Console(highlight=False)
+    console = table_console()
     console.print(ranking_table(judge, ranking))
     for line in ranking_facts(ranking):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     return ranking
 
 
@@ -126,9 +125,8 @@ def agree(
     """
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from quatrain.cli.judge_tables import agreement_table
+    from quatrain.cli.table_console import table_console
     from quatrain.evaluation.judging import agreement
     from quatrain.evaluation.judging.folder import write_json
     from quatrain.training.progress import ProgressDisplay
@@ -137,10 +135,10 @@ def agree(
         found = agreement(
             _judges(sources), orders=orders, seed=seed, progress=lambda *at: display.work("ranking by each judge", *at)
         )
-    console = Console(highlight=False)
+    console = table_console()
     console.print(agreement_table(found))
     kappa = "undefined" if found.fleiss_kappa is None else f"{found.fleiss_kappa:.3f}"
-    console.print(f"Fleiss' κ of all judges on {found.examples:,} examples: {kappa}", markup=False)
+    console.print(f"Fleiss' κ of all judges on {found.examples:,} examples: {kappa}")
     if out is not None:
         write_json(out, asdict(found))
 

@@ -15,6 +15,12 @@ MISSED = {
     "33b, 1×512, off, r = 64": "one of its two timed steps records the blocks; the case times six since",
 }
 """Times that are no step's, by label; a row that fits after all fails, so that it is taken out of here."""
+_FIRST = "measured while a first step held what building cuDNN's plans left; mended since, not measured again"
+HELD_MORE = {
+    "8b, 2×2048, offload": _FIRST,
+    "8b, 1×8192, offload_attention": _FIRST,
+}
+"""Peaks that are no step's, by label; as above."""
 H200 = torch.device("cuda")
 """Only named: the plan's card needn't be there."""
 
@@ -43,8 +49,10 @@ def training_trials() -> list[Any]:
 
 
 @pytest.mark.parametrize("trial, row", planned_trials())
-def test_peaks_are_within_the_bounds(trial, row):
+def test_peaks_are_within_the_bounds(trial, row, request):
     """3 % or 150 MB above, whichever is larger, and never more than 1 % below."""
+    if reason := HELD_MORE.get(trial.label):
+        request.node.add_marker(pytest.mark.xfail(reason=reason, strict=True))
     peak, _ = predicted(trial, H200)
     measured = row["allocated_gib"] * 2**30
     assert 0.99 * measured <= peak <= measured + max(0.03 * measured, 150e6)

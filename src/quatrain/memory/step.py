@@ -162,15 +162,6 @@ class Step:
         """What each block keeps in 8 bits."""
         return [size if policy.gate_up == "8bit" else 0 for size, policy in zip(self.eight_bits, policies, strict=True)]
 
-    def _left_over(self, policies: Sequence[Policy]) -> int:
-        """What a first step on a GPU was seen to hold beside: by its size the last block's x, qkv and attention, which
-        its backward is done with, and another qkv. Later steps don't; who holds it wasn't found (`LOG.md`)."""
-        if not self.row.on_gpu:
-            return 0
-        sizes = self.sizes[-1]
-        another = 0 if policies[0].qkv == "keep" else self.sizes[0]["qkv"]
-        return sizes["x"] + sizes["qkv"] + sizes["attention"] + another
-
     def _attention(self, block: BlockShape) -> tuple[int, int]:
         arguments = (block, self.row.tokens, self.row.backend, self.model.item)
         return attention.forward_bytes(*arguments), attention.backward_bytes(*arguments)
@@ -194,14 +185,14 @@ class Step:
 
     def _backward(self, policies: Sequence[Policy], moment: "_Moment") -> None:
         away, keeps, in_8_bits = self.at("offload", policies), self.at("keep", policies), self._in_8_bits(policies)
-        last, top = _last_to_leave(away), len(self.blocks) - 1
+        last = _last_to_leave(away)
         for index in reversed(range(len(self.blocks))):
             sizes = self.sizes[index]
             moment.kept -= keeps[index]
             # The next block's tensors come back while this one computes; those of the last to leave never went.
             beside = sum(away[other] for other in {last, index - 1} if other is not None and 0 <= other < index)
             working = self.stream + sum(sizes.values()) + beside
-            moment.look(working=working + in_8_bits[index] + (self._left_over(policies) if index < top else 0))
+            moment.look(working=working + in_8_bits[index])
             moment.look(working=working - sizes["gate_up"] - self.stream + self.scratch[index][1])
 
 

@@ -18,6 +18,9 @@ https://docs.nvidia.com/deeplearning/cudnn/frontend/latest/operations/Attention.
 # The optional package has no types.
 # pyright: reportMissingImports=false
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -248,8 +251,23 @@ class _Builder:
     def plan(self, operands: list[Any], layouts: tuple[_Layout, ...]) -> _Plan:
         import cudnn
 
-        with torch.cuda.device(self.case.device):
+        with torch.cuda.device(self.case.device), _no_frame_kept():
             self.graph.build([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
         token_strides = torch.tensor([[layout.token] for layout in layouts], device=self.case.device)
         offsets = [self.offset_of[tensor] for tensor in operands]
         return _Plan(self.graph, operands, offsets, token_strides, self.lengths, self.graph.get_workspace_size())
+
+
+@contextmanager
+def _no_frame_kept() -> Iterator[None]:
+    """Around a search for plans: it leaves an exception in a cycle with the frame that caught it, and frames refer to
+    their callers. Until Python's collector came by, all tensors that attention and its callers name would stay."""
+    enabled = gc.isenabled()
+    # What is made now stays in the youngest generation, the only one that is quick to look through.
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.collect(0)
+        if enabled:
+            gc.enable()

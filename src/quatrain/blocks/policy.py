@@ -6,8 +6,8 @@ device, or offloaded to pinned host memory and fetched before it is needed, or r
     x ─► qkv ─► attention (o, log-sum-exp) ─► x2 ─► gate_up
 
 Per token of an 8B Llama, in bf16: x and x2 8 KiB each, qkv 12, attention 8, gate_up 56. Recomputing gate_up costs a
-quarter of the block's forward; everything, all of it. In 8 bits gate_up takes 29 KiB and no time, but the gradients
-are no longer the same bits (`docs/engine.md` says how far they are off).
+quarter of the block's forward; everything, all of it. In 8 bits gate_up takes 29 KiB and hardly any time, but the
+gradients are no longer the same bits (`docs/engine.md` says how far they are off).
 """
 
 from dataclasses import dataclass

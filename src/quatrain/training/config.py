@@ -153,8 +153,8 @@ class RunConfig:
     blocks aren't our own know on and off; there "auto" is on for GPUs."""
 
     activations_8bit: bool = False
-    """Let "auto" and a plan take "gate_up_8bit" too. It costs no time, but it is the only choice that changes
-    gradients: by one to two hundredths, about as much as computing in bfloat16 does."""
+    """Let "auto" and a plan take "gate_up_8bit" too. It costs hardly any time, but it is the only choice that changes
+    gradients: by a hundredth, where computing in bfloat16 changes them by six (`docs/engine.md`)."""
 
     fused_blocks: FusedBlocks = "auto"
     """Compute with blocks of our own where the architecture has them: on (or true), off (or false), or "auto": on a

@@ -5,7 +5,8 @@ other reads codes instead: keeping them takes half of the memory and no pass of 
 
 The largest magnitude of a block is ±127, so a value is off by 1/254 of it at most. An 8-bit float (e4m3) is exact near
 zero and off by up to 1/16 of each value elsewhere, which is three times the error in the gradient. Scales cost 3 % of
-the codes; one for 32 values instead of 128 would take 9 % more and a quarter of the error off.
+the codes; one for 32 values instead of 128 would take 9 % more and a quarter of the error off. (Both errors were read
+by hand from a script that wasn't kept; `LOG.md` has them.)
 """
 
 from typing import NamedTuple

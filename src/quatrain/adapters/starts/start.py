@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from quatrain.adapters.starts.names import changes_base, checked_name
 from quatrain.errors import AdapterError, ConfigError
+from quatrain.files import save_tensors
 from quatrain.untrusted import file_in
 
 STARTS = "start.safetensors"
@@ -62,11 +62,12 @@ def without(weight_OI: Tensor, b_OR: Tensor, a_RI: Tensor, scaling: float) -> Te
 
 
 def save_starts(starts: Mapping[str, Start], path: Path) -> None:
-    """Write the starts of layers by name; there must be some."""
+    """Write the starts of layers by name, of which there must be some, and read them back. Raises as
+    :func:`quatrain.files.save_tensors`."""
     tensors = {f"{name}.{field}": getattr(start, field) for name, start in starts.items() for field in _TENSORS}
     # PiSSA takes out what it starts from: one tensor, which the format wants once for each name.
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
-    save_file(tensors, path, metadata={_NAME: next(iter(starts.values())).name})
+    save_tensors(tensors, path, {_NAME: next(iter(starts.values())).name})
 
 
 def read_starts(folder: Path) -> dict[str, Start]:

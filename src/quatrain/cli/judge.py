@@ -27,7 +27,7 @@ app.command("answer")(judge_answer.answer)
 app.command("compare")(judge_compare.compare)
 
 Orders = Annotated[int, typer.Option(min=2, help="Random orders of the verdicts that Elo is averaged over.")]
-Seed = Annotated[int, typer.Option(help="Of the orders and the bootstrap.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the orders and the bootstrap.")]
 
 
 @app.command()

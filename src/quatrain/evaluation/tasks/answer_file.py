@@ -13,6 +13,7 @@ from typing import Any
 
 from quatrain.errors import DataError, OutputError
 from quatrain.evaluation.tasks.task import Answered, Closing
+from quatrain.runlog.stream import remove_torn_line
 
 
 class AnswerFile:
@@ -33,7 +34,9 @@ class AnswerFile:
         self.closing: Closing | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists() or not self._take(path.read_bytes(), header):
+            if remove_torn_line(path):
+                self._take(path.read_bytes(), header)
+            else:
                 path.write_text(_line(header), encoding="utf-8")
         except OSError as error:
             raise OutputError(f"{path} can't be used for answers ({error}); choose another folder") from error
@@ -59,22 +62,15 @@ class AnswerFile:
         except OSError as error:
             raise OutputError(f"{self.path} can't be written ({error}); free space, and run it again") from error
 
-    def _take(self, content: bytes, header: Mapping[str, Any]) -> bool:
-        """Read what is there, and cut off the line that a stop left open. → whether there was a header."""
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            with self.path.open("r+b") as file:
-                file.truncate(len(whole))
+    def _take(self, content: bytes, header: Mapping[str, Any]) -> None:
+        """Read what is there."""
         try:
-            found, *lines = (json.loads(line) for line in _lines(whole))
+            found, *lines = (json.loads(line) for line in _lines(content))
             self.answers, self.closing = _parsed(lines)
         except (ValueError, TypeError) as error:
-            if not whole:
-                return False
             raise DataError(f"{self.path} isn't a file of answers ({error}); move it away, and run it again") from error
         if found != header:
             raise DataError(f"{self.path} holds answers to something else; move it away, and run it again")
-        return True
 
 
 def read_answers(path: Path) -> tuple[dict[str, Any], dict[int, Answered], Closing]:

@@ -1,9 +1,11 @@
 """What figures were measured on and with."""
 
 import platform
+import subprocess
 from collections.abc import Iterable
 from importlib import metadata
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
@@ -12,6 +14,7 @@ from quatrain.device import name
 
 MATTER = ("torch", "triton", "transformers", "nvidia-cudnn-frontend", "flash-attn")
 """Packages whose version may change a figure, whoever is measured."""
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def machine(device: torch.device) -> dict[str, str]:
@@ -25,9 +28,23 @@ def machine(device: torch.device) -> dict[str, str]:
 
 
 def versions(contender: Contender) -> dict[str, str]:
-    """Installed versions of what matters to this contender."""
-    ours = ("quatrain",) if contender.name == "quatrain" else ()
-    return _installed([*MATTER, *contender.requires, *ours])
+    """Installed versions of what matters to this contender; of Quatrain the commit, too, where that is known."""
+    if contender.name != "quatrain":
+        return _installed([*MATTER, *contender.requires])
+    return _installed([*MATTER, *contender.requires, "quatrain"]) | commit_of(ROOT)
+
+
+def commit_of(checkout: Path) -> dict[str, str]:
+    """{"commit": its hash}; empty where the files lie outside of a checkout, or there is no git."""
+    if not (checkout / ".git").exists():
+        return {}
+    try:
+        asked = subprocess.run(
+            ["git", "-C", str(checkout), "rev-parse", "--verify", "HEAD"], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"commit": asked.stdout.strip()}
 
 
 def _installed(packages: Iterable[str]) -> dict[str, str]:

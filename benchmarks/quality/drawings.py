@@ -84,11 +84,10 @@ def _parity(found: Found) -> Iterator[Drawing | None]:
 
 
 def _apart(task: str, rows: Sequence[Row]) -> DotPlot | None:
-    lora = {row["seed"]: row["loss"] for row in rows if is_of(row, MAIN[LORA])}
+    lora = parity.losses_of(rows, MAIN[LORA])
     measured = []
     for name, how in MAIN.items():
-        mine = {row["seed"]: row["loss"] for row in rows if is_of(row, how)}
-        apart = [100 * (loss / lora[seed] - 1) for seed, loss in mine.items() if seed in lora]
+        apart = parity.apart_of(parity.losses_of(rows, how), lora)
         if apart and name != LORA:
             measured.append(_measured(name, apart, f"{shown(mean_interval(apart), digits=2)} %", main=name == QLORA))
     title = f"{task.upper()}, held-out loss beside LoRA's on 16 bits"

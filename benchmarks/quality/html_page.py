@@ -6,9 +6,7 @@ from typing import Any
 
 from benchmarks import oasst_elo
 from benchmarks.quality.drawings import drawings_of, elo_drawing
-from benchmarks.quality.page import PAGE
-from benchmarks.quality.results import read
-from benchmarks.quality.tables import NEEDS, TABLES
+from benchmarks.quality.page import PAGE, can_be_made, found_in
 from benchmarks.quality.words import Words, introduction_of, sections_of, table_of
 from quatrain.report.sheet import Section, Sheet, short_path, write_sheet
 
@@ -18,7 +16,7 @@ ELO = oasst_elo.RESULT.stem
 
 def write_html(folder: Path, words: Path = PAGE, page: Path = HTML) -> Path:
     """Write the page from the result files in `folder` and the words of `words`, whose tables are up to date."""
-    found = {name: read(path) for name in TABLES if (path := folder / f"{name}.json").exists()}
+    found = found_in(folder)
     text = words.read_text(encoding="utf-8")
     lead, *paragraphs = introduction_of(text)
     return write_sheet(
@@ -38,7 +36,7 @@ def write_html(folder: Path, words: Path = PAGE, page: Path = HTML) -> Path:
 
 
 def _section(words: Words, found: dict[str, Any]) -> Section:
-    there = [name for name in words.marked if all(n in found for n in (name, *NEEDS.get(name, ())))]
+    there = [name for name in words.marked if can_be_made(name, found)]
     drawings = [drawing for name in there for drawing in drawings_of(name, found)]
     return Section(
         title=words.title,

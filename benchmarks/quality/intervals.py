@@ -13,6 +13,7 @@ from typing import Any
 
 from quatrain.evaluation import statistics as over_questions
 from quatrain.evaluation.statistics import Interval
+from quatrain.report.wording import MINUS
 
 LEVEL = 0.95
 _INTERVALS = 2000
@@ -31,7 +32,8 @@ def mean_interval(values: Sequence[float]) -> Interval:
 def shown(interval: Interval, digits: int = 4) -> str:
     """Such as "0.8123 ± 0.0042"; a mean alone where nothing is known of its spread."""
     half = (interval.high - interval.low) / 2
-    return f"{interval.mean:.{digits}f}" + (f" ± {half:.{digits}f}" if math.isfinite(half) else "")
+    spread = f" ± {half:.{digits}f}" if math.isfinite(half) else ""
+    return f"{interval.mean:.{digits}f}".replace("-", MINUS) + spread
 
 
 def answers_shown(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.quality.cell import Cell
 from quatrain.errors import ConfigError
+from quatrain.files import file_aside
 
 Row = dict[str, Any]
 
@@ -76,10 +77,8 @@ class Book:
             "rows": [{k: v for k, v in row.items() if k not in shared} for row in rows],
         }
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{table}.json"
-        aside = path.with_suffix(".part")
-        aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        aside.replace(path)
+        with file_aside(self._folder / f"{table}.json") as file:
+            file.write((json.dumps(content, indent=1) + "\n").encode())
 
 
 def read(path: Path) -> dict[str, Any]:

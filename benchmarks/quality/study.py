@@ -2,8 +2,8 @@
 
 A process measures many cells, since its start (imports, texts, a CUDA context, kernels) costs as much as several. A few
 processes on each GPU hide loading and quantizing behind each other's steps; more gain nothing, as kernels of different
-processes take turns there (twelve did 45 steps a second where one does 50). Cells whose time is a result have the first
-device for themselves, before all others.
+processes take turns there (LOG.md: twelve did 45 steps a second where one does 50, read by hand). Cells whose time is a
+result have the first device for themselves, before all others.
 """
 
 import multiprocessing

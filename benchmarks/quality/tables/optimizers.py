@@ -39,11 +39,11 @@ def markdown(found: Mapping[str, Any]) -> str:
     rows = found["optimizers"]["rows"]
     timed = found["optimizers"]["seeds"][0]
     head = [
-        "state",
+        "AdamW's state",
         "held-out loss",
         "largest difference of a step's loss",
         "step",
-        "state",
+        "state's size",
         "peak of the process' GPU",
     ]
     lines = [line(head), line(["---"] * len(head))]

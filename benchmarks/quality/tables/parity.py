@@ -1,4 +1,4 @@
-"""The same training on a 4-bit and on a 16-bit base: by type, by rank, by layers, and what closes the gap.
+"""The same training on a 4-bit and on a 16-bit base: by type, by rank, by layers, and what narrows the gap.
 
 Losses are compared seed by seed: two runs of one seed see the same rows at the same step and begin at the same A, so
 their difference says more than two means do.
@@ -69,7 +69,7 @@ def _main(scale: Scale) -> Iterator[Run]:
 
 
 def _controls_of(scale: Scale) -> Iterator[Run]:
-    """What closes the gap, on GSM8K; the dear ones on one seed."""
+    """What narrows the gap, on GSM8K; the dear ones on one seed."""
     for name in (LORA, QLORA):
         yield "gsm8k", MAIN[name], scale.longer, scale.seeds[:1]
     for how in CONTROLS.values():
@@ -104,12 +104,12 @@ def _of_task(found: Mapping[str, Any], task: Task) -> Iterator[str]:
     answered = any("number_match" in row for row in rows)
     head = [f"{task.upper()}, r = {RANK}", "before", "after", "beside LoRA in 16 bits", *["right answers"] * answered]
     lines = [line(head), line(["---"] * len(head))]
-    reference = _losses(rows, MAIN[LORA])
+    reference = losses_of(rows, MAIN[LORA])
     for name in (FULL, LORA, QLORA, FP4, INT4):
         how = MAIN[name]
         start = before.get(how.quantization)
-        loss, apart = _compared(_losses(rows, how), reference)
-        mark = _mark(_losses(rows, how), reference) if how.quantization else ""
+        loss, apart = _compared(losses_of(rows, how), reference)
+        mark = _mark(losses_of(rows, how), reference) if how.quantization else ""
         right = [answers_shown([row for row in rows if is_of(row, how)])] * answered
         lines.append(line([name, f"{start:.4f}" if start else "–", loss, apart + mark, *right]))
     yield "\n".join(lines)
@@ -123,7 +123,7 @@ def _ranks(rows: Sequence[Mapping[str, Any]], task: Task) -> str:
     lines = [line(head), line(["---"] * len(head))]
     for one, other, title in ((LORA, QLORA, "all linears"), (LORA_ATTENTION, QLORA_ATTENTION, "attention only")):
         for r in sorted({row["r"] for row in rows if row["method"] == "lora"}):
-            plain, packed = (_losses(rows, replace(MAIN[name], r=r)) for name in (one, other))
+            plain, packed = (losses_of(rows, replace(MAIN[name], r=r)) for name in (one, other))
             if plain and packed:
                 trained = next(row["trained"] for row in rows if is_of(row, replace(MAIN[one], r=r)))
                 losses = shown(mean_interval(list(plain.values())))
@@ -133,20 +133,20 @@ def _ranks(rows: Sequence[Mapping[str, Any]], task: Task) -> str:
 
 def _controls(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
     """What brings QLoRA nearer to LoRA, each against LoRA of the same rank and length."""
-    head = ["GSM8K, what closes the gap", "loss", "beside LoRA in 16 bits"]
+    head = ["GSM8K, what narrows the gap", "loss", "beside LoRA in 16 bits"]
     lines = [line(head), line(["---"] * len(head))]
     without = {"NF4 in blocks of 64": MAIN[QLORA], "NF4 in blocks of 64, r = 64": replace(MAIN[QLORA], r=WIDE)}
     for name, how in {**without, **CONTROLS}.items():
-        plain = _losses(rows, replace(MAIN[LORA], r=how.r))
-        lines.append(line([name, *_compared(_losses(rows, how), plain)]))
+        plain = losses_of(rows, replace(MAIN[LORA], r=how.r))
+        lines.append(line([name, *_compared(losses_of(rows, how), plain)]))
     steps = max(row["steps"] for row in found["parity"]["rows"])
     longer = [row for row in found["parity"]["rows"] if row["steps"] == steps]
-    pair = (_losses(longer, MAIN[name]) for name in (QLORA, LORA))
+    pair = (losses_of(longer, MAIN[name]) for name in (QLORA, LORA))
     lines.append(line([f"{steps} steps instead of {rows[0]['steps']}", *_compared(*pair)]))
     return "\n".join(lines)
 
 
-def _losses(rows: Sequence[Mapping[str, Any]], how: Tuning) -> dict[int, float]:
+def losses_of(rows: Sequence[Mapping[str, Any]], how: Tuning) -> dict[int, float]:
     """By seed."""
     return {row["seed"]: row["loss"] for row in rows if is_of(row, how)}
 
@@ -155,18 +155,18 @@ def _compared(losses: Mapping[int, float], reference: Mapping[int, float]) -> li
     """Mean loss, and the mean of its relative difference from `reference` on the same seeds."""
     if not losses:
         return ["–", "–"]
-    apart = _apart(losses, reference)
+    apart = apart_of(losses, reference)
     beside = "" if losses == reference or not apart else f"{shown(mean_interval(apart), digits=2)} %"
     return [shown(mean_interval(list(losses.values()))), beside]
 
 
 def _mark(losses: Mapping[int, float], reference: Mapping[int, float]) -> str:
     """Whether the mean difference is within the target."""
-    apart = _apart(losses, reference)
+    apart = apart_of(losses, reference)
     return "" if not apart else " ✓" if abs(sum(apart) / len(apart)) <= 100 * TARGET else " ✗"
 
 
-def _apart(losses: Mapping[int, float], reference: Mapping[int, float]) -> list[float]:
+def apart_of(losses: Mapping[int, float], reference: Mapping[int, float]) -> list[float]:
     """In % of the reference, seed by seed."""
     return [100 * (loss / reference[seed] - 1) for seed, loss in losses.items() if seed in reference]
 

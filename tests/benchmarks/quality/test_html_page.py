@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.quality.cell import QUICK, Plan, Where
-from benchmarks.quality.html_page import write_html
+from benchmarks.quality.html_page import HTML, write_html
 from benchmarks.quality.page import PAGE, write_page
 from benchmarks.quality.results import Book
 from benchmarks.quality.tables import TABLES
@@ -77,6 +77,16 @@ def test_everything_that_was_measured_is_drawn_and_said(results: Path, tmp_path:
     shown = page.shown()
     for expected in ("QLoRA, NF4", "Some card", "Guanaco 65B", "1,008, paper 1,008", "learning_rates.json"):
         assert expected in shown
+
+
+def test_the_committed_pages_are_made_from_the_committed_results(tmp_path: Path):
+    folder, words, page = RESULTS / "quality", tmp_path / PAGE.name, tmp_path / HTML.name
+    words.write_bytes(PAGE.read_bytes())
+    write_page(folder, words)
+    again = "run `python -m benchmarks.quality --table`"
+    assert words.read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8"), again
+    write_html(folder, words, page)
+    assert page.read_text(encoding="utf-8") == HTML.read_text(encoding="utf-8"), again
 
 
 def test_without_results_the_page_has_words_only(tmp_path: Path):

@@ -18,6 +18,7 @@ def test_an_interval_of_three():
     interval = mean_interval([1.0, 2.0, 3.0])
     assert interval.mean == 2 and interval.high - 2 == pytest.approx(4.30265 / math.sqrt(3), rel=1e-5)
     assert shown(interval, digits=2) == "2.00 ± 2.48"
+    assert shown(mean_interval([-1.0, -2.0, -3.0]), digits=2) == "−2.00 ± 2.48"
 
 
 def test_of_one_value_nothing_is_known():

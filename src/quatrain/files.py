@@ -5,12 +5,13 @@ A rename is atomic but not ordered against the data of what is renamed: after a 
 files that were never written. So files are synced, then the folder that names them, and only then is it renamed.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from safetensors import SafetensorError
 
@@ -106,6 +107,19 @@ def file_aside(final: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """A result file, at once or not at all.
+
+    Raises:
+        OutputError: the disk can't be written to.
+    """
+    try:
+        with file_aside(path) as file:
+            file.write(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
+    except OSError as error:
+        raise OutputError(f"{path} can't be written ({error}); choose another file") from error
 
 
 @contextmanager

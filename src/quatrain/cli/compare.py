@@ -1,6 +1,5 @@
 """`quatrain compare`."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -31,10 +30,11 @@ def compare(
     """
     from quatrain.cli.evaluation_tables import print_differences
     from quatrain.evaluation import read_evaluation
+    from quatrain.files import write_json
 
     first, second = read_evaluation(before), read_evaluation(after)
     differences = print_differences(second, first)
     if out is not None:
         told = [{**asdict(one), "verdict": one.verdict} for one in differences]
         result = {"before": first.subject, "after": second.subject, "differences": told}
-        out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(out, result)

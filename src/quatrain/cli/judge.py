@@ -63,7 +63,8 @@ def rank(
     verdicts. Davidson's is Bradley and Terry's model with ties by maximum likelihood; its interval is a bootstrap over
     questions, and says how sure the ranking is.
     """
-    from quatrain.evaluation.judging.folder import ComparisonFolder, write_json
+    from quatrain.evaluation.judging.folder import ComparisonFolder
+    from quatrain.files import write_json
 
     judges = _judges([source])
     if judge is not None and judge not in judges:
@@ -128,7 +129,7 @@ def agree(
     from quatrain.cli.judge_tables import agreement_table
     from quatrain.cli.table_console import table_console
     from quatrain.evaluation.judging import agreement
-    from quatrain.evaluation.judging.folder import write_json
+    from quatrain.files import write_json
     from quatrain.training.progress import ProgressDisplay
 
     with ProgressDisplay() as display:

@@ -15,7 +15,6 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from quatrain.data import DataConfig
 from quatrain.errors import ConfigError, DataError, OutputError
@@ -97,19 +96,6 @@ class ComparisonFolder:
     @property
     def _questions(self) -> Path:
         return self.path / f"questions{SUFFIX}"
-
-
-def write_json(path: Path, value: Any) -> None:
-    """A result file, at once or not at all.
-
-    Raises:
-        OutputError: the disk can't be written to.
-    """
-    try:
-        with file_aside(path) as file:
-            file.write(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
-    except OSError as error:
-        raise OutputError(f"{path} can't be written ({error}); choose another file") from error
 
 
 def _logs(folder: Path) -> list[Path]:

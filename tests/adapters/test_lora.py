@@ -6,6 +6,7 @@ from torch import nn
 
 from quatrain.adapters import LoraConfig, LoraLinear, adapter_layers, adapter_parameters, attach_lora, detach_lora
 from quatrain.errors import AdapterError, ConfigError
+from quatrain.quantization import QuantizedLinear
 
 
 def trained(layer: LoraLinear) -> LoraLinear:
@@ -148,3 +149,18 @@ def test_the_seed_alone_decides_the_start():
     other = adapter_parameters(attach_lora(small_model(), seed=6))
     assert all(torch.equal(one[k], two[k]) for k in one)
     assert not any(torch.equal(one[k], other[k]) for k in one if k.endswith("lora_A"))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_young_adapters_update_is_not_lost_in_rounding(bias: bool):
+    """In bfloat16 an update far smaller than the product must come through: their sum is rounded once."""
+    linear = torch.nn.Linear(256, 384, bias=bias).to(torch.bfloat16)
+    layer = LoraLinear(QuantizedLinear.from_linear(linear), r=8, lora_alpha=16)
+    torch.nn.init.uniform_(layer.lora_B, -1e-4, 1e-4)
+    x = torch.randn(512, 256).bfloat16()
+    weight, wide = layer.weight.double(), x.double()
+    product = wide @ weight.T + (layer.bias.double() if layer.bias is not None else 0)
+    update = layer.scaling * (wide @ layer.lora_A.double().T) @ layer.lora_B.double().T
+    found = layer(x).double() - product
+    come_through = (found * update).sum() / update.square().sum()
+    assert come_through.item() == pytest.approx(1, abs=0.1)

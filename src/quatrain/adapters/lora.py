@@ -15,35 +15,33 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from quatrain.adapters.starts.drawn import draw
-from quatrain.quantization import QuantizedModule
+from quatrain.quantization import QuantizedLinear, QuantizedModule
 from quatrain.quantization.linears import is_transposed
 
 if TYPE_CHECKING:
     from quatrain.adapters.starts.start import Start
 
 
-class _AddLowRank(torch.autograd.Function):
-    """y_TO + scale · (x_TI Aᵀ) Bᵀ, written into y. T tokens, I inputs, O outputs, R rank."""
+class _LowRank(torch.autograd.Function):
+    """scale · (x_TI Aᵀ) Bᵀ. T tokens, I inputs, O outputs, R rank."""
 
     @staticmethod
-    def forward(ctx, y_TO: Tensor, x_TI: Tensor, a_RI: Tensor, b_OR: Tensor, scale: float) -> Tensor:
+    def forward(ctx, x_TI: Tensor, a_RI: Tensor, b_OR: Tensor, scale: float) -> Tensor:
         a_RI, b_OR = a_RI.to(x_TI.dtype), b_OR.to(x_TI.dtype)
         h_TR = x_TI @ a_RI.T
-        y_TO.addmm_(h_TR, b_OR.T, alpha=scale)
-        ctx.mark_dirty(y_TO)
         ctx.save_for_backward(x_TI, h_TR, a_RI, b_OR)
         ctx.scale = scale
-        return y_TO
+        return (h_TR * scale) @ b_OR.T
 
     @staticmethod
     def backward(ctx, *grads: Tensor):
         (dy_TO,) = grads
         x_TI, h_TR, a_RI, b_OR = ctx.saved_tensors
         dh_TR = (dy_TO @ b_OR) * ctx.scale
-        dx_TI = dh_TR @ a_RI if ctx.needs_input_grad[1] else None
+        dx_TI = dh_TR @ a_RI if ctx.needs_input_grad[0] else None
         da_RI = (dh_TR.T @ x_TI).float()
         db_OR = (dy_TO.T @ h_TR).float().mul_(ctx.scale)
-        return dy_TO, dx_TI, da_RI, db_OR, None
+        return dx_TI, da_RI, db_OR, None
 
 
 def linear_features(linear: Any) -> tuple[int, int]:
@@ -128,11 +126,17 @@ class LoraLinear(nn.Module):
         # The base sees one row per token: given batches, `nn.Linear` with a bias returns a view, and updating a view in
         # place makes autograd copy the whole gradient in backward.
         x_TI = x.reshape(-1, x.shape[-1])
-        y_TO = self.base_layer(x_TI)
-        x_TI = x_TI.to(y_TO.dtype)
+        kind = x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        dropped_TI = x_TI = x_TI.to(dtype)
         if self.training and self.lora_dropout:
-            x_TI = F.dropout(x_TI, self.lora_dropout)
-        y_TO = _AddLowRank.apply(y_TO, x_TI, self.lora_A, self.lora_B, self.scaling)  # pyright: ignore
+            dropped_TI = F.dropout(x_TI, self.lora_dropout)
+        low_TO: Tensor = _LowRank.apply(dropped_TI, self.lora_A, self.lora_B, self.scaling)  # pyright: ignore
+        base = self.base_layer
+        if isinstance(base, QuantizedLinear) and base.compute_dtype == dtype:
+            y_TO = base.add_to(low_TO, x_TI)
+        else:
+            y_TO = base(x_TI) + low_TO
         return y_TO.view(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:

@@ -15,6 +15,23 @@ from .module import QuantizedModule
 from .tensor import QuantizedTensor, quantize_4bit
 
 
+class _AddFrozenLinear(torch.autograd.Function):
+    """``y += x @ dequantize(weight).T`` in place, rounded once. Two-dimensional."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, x: Tensor, weight: QuantizedTensor) -> Tensor:
+        ctx.weight = weight
+        y.addmm_(x, _matrix(weight, x).T)
+        ctx.mark_dirty(y)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        (grad,) = grad_outputs
+        return grad, grad @ _matrix(ctx.weight, grad) if ctx.needs_input_grad[1] else None, None
+
+
 class _FrozenLinear(torch.autograd.Function):
     """``x @ dequantize(weight).T + bias``, with gradients for ``x`` and ``bias``."""
 
@@ -93,6 +110,15 @@ class QuantizedLinear(QuantizedModule):
             with torch.autocast(x.device.type, enabled=False):
                 return _FrozenLinear.apply(x.to(dtype), self.bias, self.quantized)
         return _FrozenLinear.apply(x.to(self.compute_dtype), self.bias, self.quantized).to(x.dtype)
+
+    def add_to(self, y: Tensor, x: Tensor) -> Tensor:
+        """``y`` [T, out] + ``forward(x)`` [T, out] from ``x`` [T, in], all in ``compute_dtype``; ``y`` is overwritten.
+
+        The sum is rounded once. Where the product was rounded before, whatever is smaller than half its last digit
+        would be lost in the sum, and a young adapter's update is.
+        """
+        y = _AddFrozenLinear.apply(y, x, self.quantized)  # pyright: ignore[reportAssignmentType]
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def extra_repr(self) -> str:
         kind = f"{self.quantized.quant_type}, blocks of {self.quantized.block_size}"

@@ -15,7 +15,7 @@ Reply = Callable[[str, list[dict], Callable[[str], None]], object]
 
 HELP = (
     "/reset starts over, /system TEXT sets the system message, /adapter NAME switches, /compare shows all side by "
-    "side, /exit leaves"
+    "side, /help says this, /exit leaves"
 )
 
 
@@ -49,8 +49,11 @@ class Conversation:
     def _obey(self, command: str, rest: str) -> bool:
         """Whether it was a command; anything else is a message."""
         match command:
+            case "/help":
+                self._note(HELP)
             case "/reset":
                 self._start_over()
+                self._note("starting over")
             case "/system":
                 self._system = rest
                 self._start_over()

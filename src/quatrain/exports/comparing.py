@@ -41,9 +41,9 @@ def compare_with_trained(
     found = compare(load_model(written, quantization=None, **options)[0], reference)
     if not found.kl <= tolerance:
         raise AdapterError(
-            f"folded into the {onto} base, the result is {found.kl:.3g} nats from base + adapter (KL of the logits, "
-            f"loss {found.loss:.4f} after {reference.loss:.4f}); {tolerance:g} pass. Take the other base or another "
-            "form, or raise `tolerance`; nothing was written"
+            f"folded into the {onto} base, the result is {found.kl:.3g} nats from base + adapter (KL of the logits; "
+            f"its loss is {found.loss:.4f}, theirs {reference.loss:.4f}); {tolerance:g} pass. Take the other base "
+            "(`--base`) or another form, or raise `--tolerance`; nothing was written"
         )
     progress("comparing", 1, 2)
     other: Onto = next(it for it in get_args(Onto) if it != onto)

@@ -58,7 +58,7 @@ class StopRequest:
         self.asked, self._asked_at = True, time.monotonic()
         self._say(
             f"stopping with a checkpoint: after this step, or within it if it takes longer than {PATIENCE_S:.0f} s; "
-            "once more stops at once, without"
+            "once more stops at once, without one"
         )
 
     def waits(self, seconds: float) -> bool:

@@ -1,8 +1,10 @@
 """The LoRA layer: one class around any linear that can run forward, whatever its weight's storage.
 
 Masters A and B are float32, because an optimizer step is often smaller than half a unit in the last place of bfloat16.
-They are cast to the dtype of the activations for the products. The two thin products and the addition form one autograd
-function, so that backward keeps x and x·Aᵀ only, and the base's output is updated in place instead of copied.
+They are cast to the dtype of the activations for the products. The two thin products form one autograd function, so
+that backward keeps x and x·Aᵀ only. They come first, and a 4-bit base adds its product to what they made, in the same
+memory and rounded once: added to a product that was rounded before, an update smaller than half its last digit would
+be lost.
 
 Source: Hu et al. 2021 (arXiv 2106.09685); scale of rank-stabilized LoRA: Kalajdzievski 2023 (arXiv 2312.03732).
 """
@@ -123,21 +125,23 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` [..., in] → [..., out]."""
-        # The base sees one row per token: given batches, `nn.Linear` with a bias returns a view, and updating a view in
-        # place makes autograd copy the whole gradient in backward.
-        x_TI = x.reshape(-1, x.shape[-1])
-        kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        dropped_TI = x_TI = x_TI.to(dtype)
-        if self.training and self.lora_dropout:
-            dropped_TI = F.dropout(x_TI, self.lora_dropout)
-        low_TO: Tensor = _LowRank.apply(dropped_TI, self.lora_A, self.lora_B, self.scaling)  # pyright: ignore
-        base = self.base_layer
-        if isinstance(base, QuantizedLinear) and base.compute_dtype == dtype:
-            y_TO = base.add_to(low_TO, x_TI)
-        else:
-            y_TO = base(x_TI) + low_TO
+        x_TI = self._tokens(x)
+        dropped_TI = F.dropout(x_TI, self.lora_dropout) if self.training and self.lora_dropout else x_TI
+        update_TO: Tensor = _LowRank.apply(dropped_TI, self.lora_A, self.lora_B, self.scaling)  # pyright: ignore
+        y_TO = self._with_base(update_TO, x_TI)
         return y_TO.view(*x.shape[:-1], self.out_features)
+
+    def _tokens(self, x: Tensor) -> Tensor:
+        """A row for each token, in the type in which the layer answers: that of `x`, or autocast's."""
+        x_TI, kind = x.reshape(-1, x.shape[-1]), x.device.type
+        return x_TI.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x_TI
+
+    def _with_base(self, update_TO: Tensor, x_TI: Tensor) -> Tensor:
+        """The base's product added to `update_TO`, which is overwritten."""
+        base = self.base_layer
+        if isinstance(base, QuantizedLinear) and base.product_dtype(x_TI) == x_TI.dtype:
+            return base.add_to(update_TO, x_TI)
+        return update_TO.add_(base(x_TI))
 
     def extra_repr(self) -> str:
         return f"r={self.r}, lora_alpha={self.lora_alpha}, lora_dropout={self.lora_dropout}, scaling={self.scaling:g}"

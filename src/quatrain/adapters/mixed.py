@@ -49,8 +49,9 @@ class MixedLinear(LoraLinear):
         rows = len(self.own_BR)
         if x.shape[0] % rows:
             raise AdapterError(f"adapters were chosen for {rows} rows, and the batch has {x.shape[0]}")
-        y = self.base_layer(x)
-        h = x.to(y.dtype) @ self.lora_A.T.to(y.dtype)
+        x_TI = self._tokens(x)
+        h = (x_TI @ self.lora_A.T.to(x_TI.dtype)).view(*x.shape[:-1], self.r)
         own = self.own_BR.repeat_interleave(x.shape[0] // rows, dim=0)
         h = h * own.view(len(own), *[1] * (x.ndim - 2), self.r)
-        return y + h @ self.lora_B.T.to(y.dtype)
+        update_TO = h.view(-1, self.r) @ self.lora_B.T.to(x_TI.dtype)
+        return self._with_base(update_TO, x_TI).view(*x.shape[:-1], self.out_features)

@@ -1,7 +1,7 @@
 """`quatrain eval`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -15,78 +15,45 @@ from quatrain.cli.arguments import (
     TrustRemoteCode,
     field_map,
 )
+from quatrain.cli.eval_options import (
+    Against,
+    BatchSize,
+    ChatTemplate,
+    Data,
+    FewShot,
+    Fields,
+    Groups,
+    MaxLength,
+    MaxRows,
+    Out,
+    RowFormat,
+    Split,
+    Subset,
+    Tasks,
+)
 from quatrain.errors import ConfigError
 
 if TYPE_CHECKING:
     from quatrain.data import DataConfig
 
-_ROWS, _HARNESS = "Rows of --data", "Tasks of lm-evaluation-harness"
-
 
 def evaluate(
     named: Named,
-    tasks: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TASK[=ROWS],...",
-            help="What to measure; see above. Default: loss, of the rows that --data names.",
-            show_default=False,
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="Rows for tasks that name none: a file, a folder or a hub name.", show_default=False),
-    ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            metavar="base|FOLDER",
-            help="Also compare, question by question: with the base alone, or with a model's folder of answers.",
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[
-        Path, typer.Option(help="Folder for answers and results. What it holds already isn't asked again.")
-    ] = Path("evaluations"),
-    groups: Annotated[bool, typer.Option("--groups", help="Also show each group's mean: MMLU's subjects.")] = False,
-    max_rows: Annotated[
-        int | None, typer.Option(min=1, help="Use the first rows of each task only.", show_default=False)
-    ] = None,
-    max_length: Annotated[int, typer.Option(min=2, help="For losses: longest row in tokens.")] = 2048,
+    tasks: Tasks = None,
+    data: Data = None,
+    against: Against = None,
+    out: Out = Path("evaluations"),
+    groups: Groups = False,
+    max_rows: MaxRows = None,
+    max_length: MaxLength = 2048,
     max_new_tokens: MaxNewTokens = 256,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows that are answered at once.")] = 32,
-    fields: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--field", help="Our column = theirs, as in prompt=question.", show_default=False, rich_help_panel=_ROWS
-        ),
-    ] = None,
-    row_format: Annotated[
-        str,
-        typer.Option(
-            "--format", help="How a row reads: auto, messages, prompt_completion, alpaca, ...", rich_help_panel=_ROWS
-        ),
-    ] = "auto",
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="Part of a hub data set, or beginning of files' names.", show_default=False, rich_help_panel=_ROWS
-        ),
-    ] = None,
-    subset: Annotated[
-        str | None,
-        typer.Option(
-            help="Configuration of a hub data set that has several.", show_default=False, rich_help_panel=_ROWS
-        ),
-    ] = None,
-    num_fewshot: Annotated[
-        int | None,
-        typer.Option(min=0, help="Solved questions before each.", show_default=False, rich_help_panel=_HARNESS),
-    ] = None,
-    apply_chat_template: Annotated[
-        bool,
-        typer.Option("--apply-chat-template", help="Ask as turns of a conversation.", rich_help_panel=_HARNESS),
-    ] = False,
+    batch_size: BatchSize = 32,
+    fields: Fields = None,
+    row_format: RowFormat = "auto",
+    split: Split = None,
+    subset: Subset = None,
+    num_fewshot: FewShot = None,
+    apply_chat_template: ChatTemplate = False,
     adapter: Adapter = None,
     quantization: Quantization = None,
     device: Device = None,

@@ -44,7 +44,7 @@ class _FrozenLinear(torch.autograd.Function):
         if bias is None:
             return nn.functional.linear(x, matrix)
         # Not `linear` with a bias: its result is a view when x has batches, and what a custom function returns may be
-        # updated in place (as an adapter does) only if it is a tensor of its own.
+        # updated in place only if it is a tensor of its own.
         y = x.new_empty(*x.shape[:-1], matrix.shape[0])
         torch.addmm(bias.to(x.dtype), x.reshape(-1, x.shape[-1]), matrix.T, out=y.view(-1, y.shape[-1]))
         return y
@@ -103,22 +103,26 @@ class QuantizedLinear(QuantizedModule):
         """A layer around a quantized ``weight`` [out, in]; ``compute_dtype`` is by default the weight's own type."""
         return cls(weight, bias, compute_dtype or weight.dtype)
 
+    def product_dtype(self, x: Tensor) -> torch.dtype:
+        """The type in which ``forward(x)`` multiplies: autocast's, or ``compute_dtype``."""
+        kind = x.device.type
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.compute_dtype
+
     def forward(self, x: Tensor) -> Tensor:
         """``x`` [..., in] → [..., out]."""
+        x_cast = x.to(self.product_dtype(x))
         if torch.is_autocast_enabled(x.device.type):
-            dtype = torch.get_autocast_dtype(x.device.type)
             with torch.autocast(x.device.type, enabled=False):
-                return _FrozenLinear.apply(x.to(dtype), self.bias, self.quantized)
-        return _FrozenLinear.apply(x.to(self.compute_dtype), self.bias, self.quantized).to(x.dtype)
+                return _FrozenLinear.apply(x_cast, self.bias, self.quantized)  # pyright: ignore[reportReturnType]
+        return _FrozenLinear.apply(x_cast, self.bias, self.quantized).to(x.dtype)  # pyright: ignore
 
     def add_to(self, y: Tensor, x: Tensor) -> Tensor:
-        """``y`` [T, out] + ``forward(x)`` [T, out] from ``x`` [T, in], all in ``compute_dtype``; ``y`` is overwritten.
+        """``forward(x)`` [T, out] of ``x`` [T, in] added to ``y`` in place; both are of ``product_dtype``.
 
-        The sum is rounded once. Where the product was rounded before, whatever is smaller than half its last digit
-        would be lost in the sum, and a young adapter's update is.
+        Product and ``y`` are rounded once, as one sum; a bias is added behind.
         """
         y = _AddFrozenLinear.apply(y, x, self.quantized)  # pyright: ignore[reportAssignmentType]
-        return y if self.bias is None else y + self.bias.to(y.dtype)
+        return y if self.bias is None else y.add_(self.bias)
 
     def extra_repr(self) -> str:
         kind = f"{self.quantized.quant_type}, blocks of {self.quantized.block_size}"
